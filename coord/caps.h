@@ -12,10 +12,10 @@
 
 /* How far a text has come, for deciding when a write is complete. */
 enum coord_caps_text {
-	COORD_CAPS_EMPTY,    /* nothing, or only white space */
-	COORD_CAPS_OPEN,     /* begins a JSON object or array that is not finished */
-	COORD_CAPS_JSON,     /* one finished JSON object or array, perhaps white space after it */
-	COORD_CAPS_OTHER,    /* anything else */
+	COORD_CAPS_EMPTY, /* nothing, or only white space */
+	COORD_CAPS_OPEN, /* begins a JSON object or array that is not finished */
+	COORD_CAPS_JSON, /* one finished JSON object or array, perhaps white space after it */
+	COORD_CAPS_OTHER, /* anything else */
 };
 /* *ret_end: for JSON, where the value ends, before trailing white space. May be NULL. */
 enum coord_caps_text coord_caps_look(struct coord_bytes text, size_t *ret_end);

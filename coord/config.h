@@ -10,14 +10,14 @@
 
 enum coord_param_type {
 	COORD_PARAM_STRING,
-	COORD_PARAM_BOOL,    /* oslo's: 1 t true on y yes, any case; 0 f false off n no; else an error */
-	COORD_PARAM_UINT,    /* decimal, within min and max */
+	COORD_PARAM_BOOL, /* oslo's: 1 t true on y yes, any case; 0 f false off n no; else an error */
+	COORD_PARAM_UINT, /* decimal, within min and max */
 	COORD_PARAM_SECONDS, /* decimal, may have a fraction; kept in milliseconds; min, max in ms */
 };
 
 enum coord_param_flags {
 	COORD_PARAM_SECRET = 1, /* never shown */
-	COORD_PARAM_LIST = 2,   /* may be repeated; all values are kept */
+	COORD_PARAM_LIST = 2, /* may be repeated; all values are kept */
 	COORD_PARAM_IGNORED = 4, /* means something to Python's driver only; accepted, listed so */
 };
 
@@ -44,7 +44,7 @@ struct coord_url {
 	uint16_t port;
 	struct coord_url_option {
 		char *name, *value;
-	} *options; /* in order, blank values dropped */
+	} * options; /* in order, blank values dropped */
 	size_t options_len;
 };
 
@@ -110,13 +110,13 @@ size_t coord_identity_format(const struct coord_identity *, char *ret_text);
 int coord_identity_parse(struct coord_bytes text, struct coord_identity *ret);
 
 enum coord_claim {
-	COORD_CLAIM_OURS,      /* this very process */
-	COORD_CLAIM_DEAD,      /* an ended process of this machine, or an earlier boot of it */
-	COORD_CLAIM_HERE,      /* a live process of this machine and pid namespace */
+	COORD_CLAIM_OURS, /* this very process */
+	COORD_CLAIM_DEAD, /* an ended process of this machine, or an earlier boot of it */
+	COORD_CLAIM_HERE, /* a live process of this machine and pid namespace */
 	COORD_CLAIM_ELSEWHERE, /* another machine or pid namespace: its life cannot be seen */
 };
 /* What is known of the process behind other, seen from self. Reads /proc. */
-enum coord_claim coord_identity_compare(const struct coord_identity *self,
-	const struct coord_identity *other);
+enum coord_claim coord_identity_compare(
+	const struct coord_identity *self, const struct coord_identity *other);
 
 #endif

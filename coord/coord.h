@@ -48,7 +48,8 @@ struct coord_loop *coord_loop_of(const struct coord *);
 struct coord_session_info {
 	const char *id; /* valid until the next loop turn */
 	uint32_t epoch;
-	uint64_t ttl_ms, margin_ms, grace_ms, left_ms; /* left: until the earliest lease must be lost */
+	uint64_t ttl_ms, margin_ms, grace_ms,
+		left_ms; /* left: until the earliest lease must be lost */
 };
 void coord_session_info(struct coord *, struct coord_session_info *ret);
 
@@ -97,7 +98,7 @@ void coord_req_drop(struct coord_req *);
 struct coord_membership_info {
 	uint32_t uid;
 	uint64_t joined_us, updated_us; /* UTC */
-	struct coord_bytes data;        /* capabilities; valid until the next call */
+	struct coord_bytes data; /* capabilities; valid until the next call */
 };
 bool coord_membership_find(struct coord *, struct coord_bytes group, struct coord_bytes member,
 	struct coord_membership_info *ret);
@@ -128,7 +129,7 @@ void coord_holding_set_taker(struct coord_holding *, uint32_t pid, uint32_t uid)
 int coord_holding_set_leader(struct coord_holding *, struct coord_bytes member);
 enum coord_holding_state coord_holding_state(const struct coord_holding *);
 enum coord_mode coord_holding_mode(const struct coord_holding *); /* COORD_NONE unless held */
-uint64_t coord_holding_token(const struct coord_holding *);       /* 0 unless held, or none */
+uint64_t coord_holding_token(const struct coord_holding *); /* 0 unless held, or none */
 uint64_t coord_holding_since_us(const struct coord_holding *);
 
 /* A request for a lock, embedded in the caller's memory, which must stay until fn was called or
@@ -142,9 +143,9 @@ struct coord_wait {
 };
 
 enum coord_lock_flags {
-	COORD_LOCK_WAIT = 1,   /* wait for as long as it takes; else try, bounded by the timeout */
+	COORD_LOCK_WAIT = 1, /* wait for as long as it takes; else try, bounded by the timeout */
 	COORD_LOCK_ATOMIC = 2, /* fcntl: a conversion keeps the old lock if it fails */
-	COORD_LOCK_SHORT = 4,  /* a try that is answered within a second */
+	COORD_LOCK_SHORT = 4, /* a try that is answered within a second */
 };
 
 /*
@@ -167,23 +168,25 @@ void coord_unlock(struct coord_holding *, void (*fn)(void *user, int status), vo
  * -EBADF holds nothing. */
 int coord_check(struct coord_holding *, coord_reply_fn *fn, void *user, struct coord_req **ret_req);
 /* Calls fn when every release of this holding's name that was begun before is confirmed. */
-int coord_barrier(struct coord_holding *, coord_reply_fn *fn, void *user, struct coord_req **ret_req);
+int coord_barrier(
+	struct coord_holding *, coord_reply_fn *fn, void *user, struct coord_req **ret_req);
 
 /* Who holds a lock or leadership, by name. */
 struct coord_lock_info {
 	bool held;
-	bool local;              /* held through this mount */
+	bool local; /* held through this mount */
 	enum coord_mode mode;
-	struct coord_bytes owner; /* LOCK: member id of the holder's mount; LEADER: the leader's id; empty:
+	struct coord_bytes
+		owner; /* LOCK: member id of the holder's mount; LEADER: the leader's id; empty:
 	                           * unknown. Valid during the call that gave it */
 	uint64_t token, since_us;
-	uint32_t pid, uid;        /* uid is known of local holders only: see local */
+	uint32_t pid, uid; /* uid is known of local holders only: see local */
 	uint32_t holders, waiters; /* waiters: on this mount */
 };
 /* What is known without a round trip: our own holding, or a row under a live watch. Returns 0, or
  * -EAGAIN if it takes coord_lock_look to know, -EINVAL or -ENAMETOOLONG for the name. */
-int coord_lock_peek(struct coord *, enum coord_kind, struct coord_bytes name,
-	struct coord_lock_info *ret);
+int coord_lock_peek(
+	struct coord *, enum coord_kind, struct coord_bytes name, struct coord_lock_info *ret);
 typedef void coord_look_fn(void *user, int status, const struct coord_lock_info *);
 /* Asks the backend once for all who ask, and arms a watch that is kept for a minute, where there are
  * notices. */

@@ -34,18 +34,18 @@ enum coord_mode { COORD_NONE, COORD_SHARED, COORD_EXCLUSIVE };
 
 /* How a holder can lose what it was granted. */
 enum coord_loss {
-	COORD_LOSS_LEASE,      /* when it is not renewed in time */
+	COORD_LOSS_LEASE, /* when it is not renewed in time */
 	COORD_LOSS_CONNECTION, /* when the connection drops */
-	COORD_LOSS_PROCESS,    /* only when the daemon dies, or somebody breaks it */
+	COORD_LOSS_PROCESS, /* only when the daemon dies, or somebody breaks it */
 };
 
 enum coord_sent { COORD_SENT_ANSWERED, COORD_SENT_NO, COORD_SENT_UNKNOWN };
 
 enum coord_can {
-	COORD_CAN_QUEUE = 1 << 0,   /* lock with COORD_OP_WAIT waits in the backend's queue */
+	COORD_CAN_QUEUE = 1 << 0, /* lock with COORD_OP_WAIT waits in the backend's queue */
 	COORD_CAN_SHARED = 1 << 1,
 	COORD_CAN_CONVERT = 1 << 2, /* shared to exclusive and back without letting go */
-	COORD_CAN_NOTIFY = 1 << 3,  /* COORD_OP_WATCH arms; else the core polls every poll_ms */
+	COORD_CAN_NOTIFY = 1 << 3, /* COORD_OP_WATCH arms; else the core polls every poll_ms */
 	COORD_CAN_LIST_ALL = 1 << 4, /* lock_list shows other clients' locks too */
 	COORD_CAN_BREAK = 1 << 5,
 	COORD_CAN_LEADER_ID = 1 << 6, /* leaders of other clients carry their id */
@@ -79,35 +79,38 @@ struct coord_key {
  * marked out, which the acquiring or converting op sets, and its scratch (coord_grant_data). */
 struct coord_grant {
 	struct coord_key key;
-	struct coord_bytes member; /* MEMBER: which; LEADER: the id to lead under; LOCK: our member id */
-	enum coord_mode mode;      /* what was asked for; a successful convert changes it (the core does) */
-	uint8_t owner[16];         /* unique for each acquisition */
-	uint32_t epoch;            /* of the session when it was acquired */
-	uint64_t token;            /* out: the fencing token, 0: none */
-	uint64_t since_us;         /* UTC when it was granted; the core sets it */
-	uint64_t until_ms;         /* BOOTTIME when it must count as lost; UINT64_MAX: never; the core's */
+	struct coord_bytes
+		member; /* MEMBER: which; LEADER: the id to lead under; LOCK: our member id */
+	enum coord_mode
+		mode; /* what was asked for; a successful convert changes it (the core does) */
+	uint8_t owner[16]; /* unique for each acquisition */
+	uint32_t epoch; /* of the session when it was acquired */
+	uint64_t token; /* out: the fencing token, 0: none */
+	uint64_t since_us; /* UTC when it was granted; the core sets it */
+	uint64_t until_ms; /* BOOTTIME when it must count as lost; UINT64_MAX: never; the core's */
 };
 
 enum coord_row_flags {
-	COORD_ROW_FOREIGN = 1 << 0,   /* written by another program than this one */
-	COORD_ROW_LEADER = 1 << 1,    /* group_read: this row is the leader, not a member */
-	COORD_ROW_NO_ID = 1 << 2,     /* LEADER: there is one, its id is not on the wire */
-	COORD_ROW_BAD_DATA = 1 << 3,  /* stored data does not decode; data is empty */
-	COORD_ROW_LIVE = 1 << 4,      /* open's claim: the backend is certain the claimant lives */
+	COORD_ROW_FOREIGN = 1 << 0, /* written by another program than this one */
+	COORD_ROW_LEADER = 1 << 1, /* group_read: this row is the leader, not a member */
+	COORD_ROW_NO_ID = 1 << 2, /* LEADER: there is one, its id is not on the wire */
+	COORD_ROW_BAD_DATA = 1 << 3, /* stored data does not decode; data is empty */
+	COORD_ROW_LIVE = 1 << 4, /* open's claim: the backend is certain the claimant lives */
 };
 
 /* One answer of a read. Everything lies in the op's arena. */
 struct coord_row {
 	struct coord_bytes name; /* group, member, lock; or the leader's id */
-	struct coord_bytes data; /* members: capabilities, msgpack. lock: the holder's member id, if known.
+	struct coord_bytes
+		data; /* members: capabilities, msgpack. lock: the holder's member id, if known.
 	                          * open's claim: the other's identity text */
 	enum coord_mode mode;
 	unsigned flags;
-	uint8_t owner[16];      /* zero: unknown */
+	uint8_t owner[16]; /* zero: unknown */
 	uint64_t born, version; /* incarnation of a member, version of its data; 0: unknown */
 	uint64_t token, created_us, updated_us; /* UTC; 0: unknown */
-	uint32_t pid;           /* of a holder on this host, 0: unknown */
-	uint32_t holders;       /* lock: how many, as far as known; 0: unknown */
+	uint32_t pid; /* of a holder on this host, 0: unknown */
+	uint32_t holders; /* lock: how many, as far as known; 0: unknown */
 	struct coord_row *next;
 };
 
@@ -134,11 +137,13 @@ enum coord_call {
 };
 
 enum coord_op_flags {
-	COORD_OP_WAIT = 1 << 0,          /* LOCK, with CAN_QUEUE: wait in the backend's queue */
-	COORD_OP_WATCH = 1 << 1,         /* arm a watch on key from before the answer on, until unwatch */
-	COORD_OP_WITH_DATA = 1 << 2,     /* GROUP_READ: capabilities too */
-	COORD_OP_REPLACE_STALE = 1 << 3, /* OPEN: take the claim over. JOIN: replace our old epoch's */
-	COORD_OP_ADOPT = 1 << 4,         /* MEMBER_UPDATE, _LEAVE: a member with our id that we did not join */
+	COORD_OP_WAIT = 1 << 0, /* LOCK, with CAN_QUEUE: wait in the backend's queue */
+	COORD_OP_WATCH = 1 << 1, /* arm a watch on key from before the answer on, until unwatch */
+	COORD_OP_WITH_DATA = 1 << 2, /* GROUP_READ: capabilities too */
+	COORD_OP_REPLACE_STALE =
+		1 << 3, /* OPEN: take the claim over. JOIN: replace our old epoch's */
+	COORD_OP_ADOPT =
+		1 << 4, /* MEMBER_UPDATE, _LEAVE: a member with our id that we did not join */
 };
 
 struct coord_session;
@@ -148,24 +153,28 @@ struct coord_op {
 	enum coord_call call;
 	struct coord_key key;
 	struct coord_bytes member; /* MEMBER_*: which member */
-	struct coord_bytes data;   /* JOIN, UPDATE: capabilities, msgpack */
+	struct coord_bytes data; /* JOIN, UPDATE: capabilities, msgpack */
 	struct coord_bytes cursor; /* lists: where the last page ended; empty: from the start */
-	struct coord_grant *grant; /* JOIN, UPDATE, LEAVE, LOCK, CONVERT, UNLOCK, LOCK_CHECK; NULL with ADOPT */
-	enum coord_mode mode;      /* CONVERT: to which */
+	struct coord_grant *
+		grant; /* JOIN, UPDATE, LEAVE, LOCK, CONVERT, UNLOCK, LOCK_CHECK; NULL with ADOPT */
+	enum coord_mode mode; /* CONVERT: to which */
 	unsigned flags;
-	uint32_t epoch;       /* of the session that the op runs in */
-	uint64_t deadline_ms; /* BOOTTIME; 0: none. The core answers its caller by then in any case */
+	uint32_t epoch; /* of the session that the op runs in */
+	uint64_t
+		deadline_ms; /* BOOTTIME; 0: none. The core answers its caller by then in any case */
 	/* Out. */
 	int status;
 	enum coord_sent sent;
-	uint64_t sent_ms;  /* BOOTTIME just before the request left; 0: the core takes when it called */
-	uint64_t ttl_ms;   /* OPEN, RENEW, LOCK, JOIN: the lease that was agreed; 0: unchanged */
-	uint64_t retry_ms; /* LOCK with -EBUSY: look again after so long at the latest; 0: unknown */
+	uint64_t
+		sent_ms; /* BOOTTIME just before the request left; 0: the core takes when it called */
+	uint64_t ttl_ms; /* OPEN, RENEW, LOCK, JOIN: the lease that was agreed; 0: unchanged */
+	uint64_t
+		retry_ms; /* LOCK with -EBUSY: look again after so long at the latest; 0: unknown */
 	uint64_t revision;
 	struct coord_row *rows, **rows_end;
 	size_t rows_len;
 	struct coord_bytes next_cursor; /* lists: not empty: there is more */
-	char error[160];                /* OPEN: why, for a human; never a secret */
+	char error[160]; /* OPEN: why, for a human; never a secret */
 	/* The driver's while it runs. */
 	struct coord_list link;
 	void *drv[4];
@@ -185,9 +194,11 @@ struct coord_driver {
 	enum coord_loss loss[COORD_KINDS]; /* of LOCK, LEADER, MEMBER */
 	size_t session_size, grant_size, op_size; /* zeroed scratch: coord_session_data ... */
 	uint32_t value_max; /* bytes of capabilities */
-	uint32_t ops_max;   /* ops the driver takes at once, 0: any number; the core queues above it */
-	uint32_t waits_max; /* backend waits at once (QUEUE), 0: any number; above it the core polls */
-	uint32_t poll_ms;   /* period of looking again where nothing notifies */
+	uint32_t
+		ops_max; /* ops the driver takes at once, 0: any number; the core queues above it */
+	uint32_t
+		waits_max; /* backend waits at once (QUEUE), 0: any number; above it the core polls */
+	uint32_t poll_ms; /* period of looking again where nothing notifies */
 
 	/* Checks the configuration and fills the session's scratch. No I/O. Returns 0 or -errno with
 	 * *ret_error a text owned by the caller. May be NULL. */
@@ -200,8 +211,8 @@ struct coord_driver {
 	/* Is the name legal here (0, -EINVAL, -ENAMETOOLONG), and which canonical key does it have in
 	 * the backend? Two names with one key are one lock. Writes at most 256 bytes to ret_key; the
 	 * length goes to *ret_len. NULL: every name is legal, and its own key. */
-	int (*map_name)(struct coord_session *, enum coord_kind, struct coord_bytes name, char *ret_key,
-		size_t *ret_len);
+	int (*map_name)(struct coord_session *, enum coord_kind, struct coord_bytes name,
+		char *ret_key, size_t *ret_len);
 
 	/* OPEN claims the member id (coord_session_config()->member) unless read_only. Claimed by
 	 * another: -EEXIST and one row with its identity in data. close lets go of everything of the
@@ -242,7 +253,7 @@ void coord_session_narrow(struct coord_session *, unsigned can);
 void coord_session_set_id(struct coord_session *, const char *id);
 
 void *coord_grant_data(struct coord_grant *); /* grant_size bytes */
-void *coord_op_data(struct coord_op *);       /* op_size bytes */
+void *coord_op_data(struct coord_op *); /* op_size bytes */
 /* Memory of the op, aligned, zeroed, freed with it. NULL: none, or over the reply limit. */
 void *coord_op_alloc(struct coord_op *, size_t len);
 /* A copy in the arena; data NULL if there is no memory. */
@@ -264,16 +275,16 @@ void coord_session_event(struct coord_session *, uint32_t epoch, enum coord_even
 
 /* The grant is gone from the backend: broken, overwritten, or its lease is over. Named by its parts,
  * because it may have been freed while a notice was on its way. */
-void coord_grant_lost(struct coord_session *, struct coord_key, const uint8_t owner[16],
-	uint32_t epoch);
+void coord_grant_lost(
+	struct coord_session *, struct coord_key, const uint8_t owner[16], uint32_t epoch);
 /* Somebody elsewhere waits for what this grant holds. */
-void coord_grant_contended(struct coord_session *, struct coord_key, const uint8_t owner[16],
-	uint32_t epoch);
+void coord_grant_contended(
+	struct coord_session *, struct coord_key, const uint8_t owner[16], uint32_t epoch);
 /* The next grant of the epoch after `after` (NULL: the first), or NULL. */
 struct coord_grant *coord_grants_next(struct coord_session *, struct coord_grant *after);
 /* The grant was confirmed by a request sent at sent_ms for ttl_ms. */
-void coord_grant_renewed(struct coord_session *, struct coord_grant *, uint64_t sent_ms,
-	uint64_t ttl_ms);
+void coord_grant_renewed(
+	struct coord_session *, struct coord_grant *, uint64_t sent_ms, uint64_t ttl_ms);
 /* Something about key changed: look again. Level, not edge: many may become one. A watch is armed. */
 void coord_changed(struct coord_session *, struct coord_key, uint64_t revision);
 

@@ -20,7 +20,8 @@ struct coord_loop;
 struct coord_timer {
 	void (*fn)(struct coord_timer *);
 	uint64_t due_ms, order; /* BOOTTIME; order breaks ties, first started first */
-	struct coord_timer *child, *next, *prev; /* pairing heap; prev is the parent for a first child */
+	struct coord_timer *child, *next,
+		*prev; /* pairing heap; prev is the parent for a first child */
 	bool active;
 };
 

@@ -11,7 +11,8 @@
 /* Embedded in what the job is about; owned by the worker from submit until done. */
 struct coord_job {
 	void (*work)(struct coord_job *); /* on the worker's thread */
-	void (*done)(struct coord_job *); /* on the loop afterwards; NULL: the work has told already */
+	void (*done)(
+		struct coord_job *); /* on the loop afterwards; NULL: the work has told already */
 	struct coord_job *next;
 	struct coord_task task;
 	struct coord_worker *worker;
