@@ -210,6 +210,8 @@ struct coord_holding *coord_lock_holders(struct coord *, enum coord_kind, struct
 int coord_driver_find(const char *scheme, const struct coord_driver **ret, char **ret_error);
 /* Calls fn for each driver there is, built in or installed. */
 void coord_driver_each(void (*fn)(void *user, const struct coord_driver *), void *user);
+/* Adds a driver for the life of the program, found before all others. For tests; a few fit. */
+void coord_driver_register(const struct coord_driver *);
 /* Names of characteristic bits, tooz's; NULL past the last. */
 const char *coord_characteristic_name(unsigned bit_index);
 

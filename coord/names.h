@@ -12,7 +12,8 @@
 /* Encodes `/`, `%`, 00-1F, 7F and a leading `.`; writes a NUL-ended file name of at most COORD_NAME_MAX
  * bytes. Returns 0, -EINVAL for an empty name, -ENAMETOOLONG. */
 int coord_name_encode(struct coord_bytes name, char ret[COORD_NAME_MAX + 1]);
-/* Decodes a file name into ret (not NUL-ended). -EINVAL: not the canonical spelling of any name. */
+/* Decodes a file name into ret (not NUL-ended). -EINVAL: not the canonical spelling of any name;
+ * -ENAMETOOLONG. */
 int coord_name_decode(struct coord_bytes file, char ret[COORD_NAME_MAX + 1], size_t *ret_len);
 
 /* RFC 3339 in UTC with microseconds, "2024-01-02T03:04:05.000678Z"; NUL-ended. */
