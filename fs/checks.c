@@ -1,0 +1,223 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What must be so before a mount is tried; see checks.h.
+ */
+#include <fcntl.h>
+#include <limits.h>
+#include <sched.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <sys/wait.h>
+#include <syslog.h>
+
+#include "coord/driver.h"
+#include "fs/checks.h"
+
+extern char **environ;
+
+static char *absolute(const char *dir)
+{
+	char *text;
+	if (*dir == '/')
+		return strdup(dir);
+	_cleanup_free_ char *cwd = getcwd(NULL, 0);
+	if (!cwd || asprintf(&text, "%s/%s", cwd, dir) < 0)
+		return NULL;
+	return text;
+}
+
+/* realpath(3) walks with readlink(2), which a dead or slow tree at the end of the path never hears of; a
+ * final slash would ask it. */
+char *fs_check_path(const char *dir)
+{
+	char *path = absolute(dir);
+	if (!path)
+		return NULL;
+	for (size_t len = strlen(path); len > 1 && path[len - 1] == '/'; len--)
+		path[len - 1] = '\0';
+	char *real = realpath(path, NULL);
+	if (!real)
+		return path;
+	free(path);
+	return real;
+}
+
+/* ---- The mount point ---- */
+
+/* Undoes mountinfo's \040 and the like, in place. */
+static void unescape_octal(char *text)
+{
+	char *out = text;
+	for (const char *p = text; *p; p++) {
+		if (p[0] == '\\' && p[1] && p[2] && p[3]) {
+			*out++ = (char)((p[1] - '0') * 64 + (p[2] - '0') * 8 + (p[3] - '0'));
+			p += 3;
+		} else {
+			*out++ = *p;
+		}
+	}
+	*out = '\0';
+}
+
+/* Is the newest mount at path a coordination tree? Fields of a line: id, parent, device, root, mount point,
+ * options, any others, a dash, type, source. */
+static bool is_tree(const char *path)
+{
+	FILE *in = fopen("/proc/self/mountinfo", "re");
+	if (!in)
+		return false;
+	bool tree = false;
+	char *line = NULL;
+	size_t size = 0;
+	while (getline(&line, &size, in) > 0) {
+		char *next = line, *point = NULL;
+		for (int i = 0; i < 5 && next; i++)
+			point = strsep(&next, " ");
+		const char *type = next ? strstr(next, " - ") : NULL;
+		if (!point || !type)
+			continue;
+		unescape_octal(point);
+		if (!strcmp(point, path))
+			tree = !strncmp(type + 3, "fuse.tooz ", 10);
+	}
+	free(line);
+	fclose(in);
+	return tree;
+}
+
+static int fusermount_detach(const char *path)
+{
+	char *const argv[] = {"fusermount3", "-u", "-z", "-q", (char *)path, NULL};
+	pid_t pid;
+	int status, r = posix_spawnp(&pid, argv[0], NULL, NULL, argv, environ);
+	if (r)
+		return -r;
+	while (waitpid(pid, &status, 0) < 0)
+		if (errno != EINTR)
+			return -errno;
+	return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : -EPERM;
+}
+
+static int detach_dead(const char *path)
+{
+	int r = umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW) ? -errno : 0;
+	if (r == -EPERM)
+		r = fusermount_detach(path);
+	if (r < 0)
+		coord_log(LOG_ERR,
+			"%s: the tree there has no daemon any more, and it cannot be unmounted: %s",
+			path, strerror(-r));
+	else
+		coord_log(LOG_WARNING, "%s: detached a tree whose daemon is gone", path);
+	return r;
+}
+
+/* Attributes may come from the kernel's cache, so that only statfs(2) shows whether a daemon is there. */
+int fs_check_mountpoint(const char *path)
+{
+	struct statfs fs;
+	for (int i = 0; i < 16 && is_tree(path); i++) {
+		if (statfs(path, &fs) == 0 || (errno != ENOTCONN && errno != ECONNABORTED)) {
+			coord_log(LOG_ERR, "%s: a tree is mounted there already", path);
+			return -EBUSY;
+		}
+		int r = detach_dead(path);
+		if (r < 0)
+			return r;
+	}
+	struct stat st;
+	int r = stat(path, &st) ? -errno : S_ISDIR(st.st_mode) ? 0 : -ENOTDIR;
+	if (r == -ENOENT)
+		coord_log(LOG_ERR, "%s: mount point does not exist", path);
+	else if (r < 0)
+		coord_log(LOG_ERR, "%s: %s", path, strerror(-r));
+	return r;
+}
+
+/* ---- The kernel ---- */
+
+static int check_request_timeout(const char *name)
+{
+	char path[128];
+	snprintf(path, sizeof(path), "/proc/sys/fs/fuse/%s", name);
+	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
+	char text[32] = "";
+	/* Not there: a kernel before 6.15, which has no such limit. */
+	if (fd < 0 || read(fd, text, sizeof(text) - 1) <= 0)
+		return 0;
+	unsigned long seconds = strtoul(text, NULL, 10);
+	if (seconds == 0)
+		return 0;
+	coord_log(LOG_ERR,
+		"the sysctl fs.fuse.%s is %lu: the kernel would end the whole mount as soon as "
+		"somebody waits so many seconds for a lock; set it to 0 "
+		"(sysctl fs.fuse.%s=0)",
+		name, seconds, name);
+	return -EOPNOTSUPP;
+}
+
+int fs_check_kernel(void)
+{
+	int r = check_request_timeout("max_request_timeout");
+	return r < 0 ? r : check_request_timeout("default_request_timeout");
+}
+
+int fs_check_device(void)
+{
+	_cleanup_close_ int fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
+	if (fd >= 0)
+		return 0;
+	int r = -errno;
+	if (r == -EACCES)
+		coord_log(LOG_ERR,
+			"cannot open /dev/fuse: %s; for users its mode has to be 0666 (root: "
+			"chmod 0666 /dev/fuse)",
+			strerror(-r));
+	else if (r == -EPERM)
+		coord_log(LOG_ERR,
+			"cannot open /dev/fuse: %s; a container has to be given this device",
+			strerror(-r));
+	else
+		coord_log(LOG_ERR,
+			"cannot open /dev/fuse: %s; does this kernel have FUSE (modprobe fuse)?",
+			strerror(-r));
+	return r;
+}
+
+int fs_enter_namespace(const char *name)
+{
+	char path[PATH_MAX];
+	bool pid = *name && !name[strspn(name, "0123456789")];
+	snprintf(path, sizeof(path), pid ? "/proc/%s/ns/mnt" : "%s", name);
+	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd >= 0 && setns(fd, CLONE_NEWNS) == 0)
+		return 0;
+	int r = -errno;
+	coord_log(LOG_ERR, "mount namespace %s: %s", name, strerror(-r));
+	return r;
+}
+
+int fs_make_directory(const char *path, unsigned mode)
+{
+	_cleanup_free_ char *text = strdup(path);
+	if (!text)
+		return -ENOMEM;
+	int r = 0;
+	for (char *p = text + 1; r == 0; p++) {
+		if (*p && *p != '/')
+			continue;
+		char kept = *p;
+		*p = '\0';
+		if (mkdir(text, mode) && errno != EEXIST)
+			r = -errno;
+		*p = kept;
+		if (!kept)
+			break;
+	}
+	if (r < 0)
+		coord_log(LOG_ERR, "%s: %s", path, strerror(-r));
+	return r;
+}
