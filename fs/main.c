@@ -217,8 +217,6 @@ static void on_coord_ready(void *user, int status, const char *text)
 static int check(struct daemon *d)
 {
 	const struct fs_command *command = d->command;
-	if (command->mnt_ns && fs_enter_namespace(command->mnt_ns) < 0)
-		return FS_EXIT_MOUNT;
 	d->mountpoint = fs_check_path(command->dir);
 	if (!d->mountpoint)
 		return FS_EXIT_SYSTEM;
@@ -353,6 +351,16 @@ static int await_daemon(int fd, pid_t pid)
 	return FS_EXIT_MOUNT;
 }
 
+/* Closes what was inherited, but for 0-2 and fd, which may get another number: a daemon must not keep a
+ * caller's locked file or pipe open. */
+static int keep_only(int fd)
+{
+	if (fd > STDERR_FILENO + 1)
+		fd = dup3(fd, STDERR_FILENO + 1, O_CLOEXEC);
+	close_range(STDERR_FILENO + 2, ~0u, 0);
+	return fd;
+}
+
 static int run(struct daemon *d)
 {
 	if (d->command->foreground)
@@ -368,8 +376,7 @@ static int run(struct daemon *d)
 		return FS_EXIT_SYSTEM;
 	}
 	if (pid == 0) {
-		close(ends[0]);
-		d->parent = ends[1];
+		d->parent = keep_only(ends[1]);
 		return serve(d);
 	}
 	close(ends[1]);
@@ -465,6 +472,8 @@ static int prepare(struct daemon *d)
 		command->dir = dir;
 	}
 	free(cwd);
+	if (code == FS_EXIT_OK && command->mnt_ns && fs_enter_namespace(command->mnt_ns) < 0)
+		code = FS_EXIT_MOUNT;
 	return code;
 }
 
@@ -472,6 +481,7 @@ static int check_only(struct daemon *d)
 {
 	int code = make_config(d);
 	coord_config_free(d->config);
+	coord_url_done(&d->url);
 	return code;
 }
 

@@ -650,7 +650,7 @@ static int match_option(
 	struct fs_command *command, const struct coord_param *param, struct coord_option *option)
 {
 	if (!param && command->sloppy) {
-		coord_log(LOG_NOTICE, "option %s is unknown and skipped", option->name);
+		coord_log(LOG_WARNING, "option %s is unknown and skipped", option->name);
 		return 0;
 	}
 	if (*option->value || !param)
