@@ -26,7 +26,8 @@ enum coord_caps_text {
 enum coord_caps_text coord_caps_look(struct coord_bytes text, size_t *ret_end);
 
 /* Text to msgpack: a JSON object or array becomes a map or array, other valid UTF-8 a string, the rest
- * binary, nothing nil. Of members of one name the last counts. Returns 0, -EFBIG over COORD_CAPS_MAX, -ENOMEM. *ret is malloced. */
+ * binary, nothing nil. Of members of one name the last counts. Returns 0, -EFBIG over
+ * COORD_CAPS_MAX, -ENOMEM. *ret is malloced. */
 int coord_caps_encode(struct coord_bytes text, char **ret, size_t *ret_len);
 /*
  * msgpack to text, as `cat groups/g/m` prints it. -EBADMSG: does not decode (trailing bytes, bad UTF-8

@@ -304,7 +304,7 @@ static bool showable(const char *name, const struct coord_param *params)
 static void put_encoded(FILE *out, const char *text)
 {
 	for (; *text; text++) {
-		bool safe = is_alpha(*text) || is_digit(*text) || strchr("-._~/:@,[]", *text);
+		bool safe = is_alpha(*text) || is_digit(*text) || strchr("-._~*/:@,[]", *text);
 		fprintf(out, safe ? "%c" : "%%%02X", (unsigned char)*text);
 	}
 }
@@ -316,7 +316,7 @@ char *coord_url_scrub(const struct coord_url *url, const struct coord_param *par
 	FILE *out = open_memstream(&text, &len);
 	if (!out)
 		return NULL;
-	bool authority = url->netloc || url->user || (url->path && url->path[0] == '/');
+	bool authority = url->netloc || url->user || !url->path || url->path[0] == '/';
 	fprintf(out, "%s:%s%s%s%s%s", url->scheme, authority ? "//" : "",
 		url->user ? url->user : "", url->user ? "@" : "", url->netloc ? url->netloc : "",
 		url->path ? url->path : "");
