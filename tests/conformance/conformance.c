@@ -10,7 +10,7 @@
  *
  * Names carry the process id and a count, so that a shared server may be used, and used again.
  */
-#include <dirent.h>
+#include <ftw.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/stat.h>
@@ -998,6 +998,14 @@ static void add_option(char *text)
 	t.options[t.options_len++] = (struct coord_option){text, value + 1};
 }
 
+static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+	(void)st;
+	(void)type;
+	(void)ftw;
+	return remove(path);
+}
+
 int main(int argc, char **argv)
 {
 	static char dir[] = "/tmp/conformance-XXXXXX", url[64];
@@ -1025,6 +1033,8 @@ int main(int argc, char **argv)
 		if (wanted(tests[i].name, argv + optind + 1) && !run(&tests[i]))
 			failed++;
 	world_close();
+	if (t.url == url)
+		nftw(dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
 	if (failed)
 		printf("%u failed\n", failed);
 	return failed ? 1 : 0;

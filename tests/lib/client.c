@@ -360,6 +360,8 @@ static void taker_told(struct coord_wait *wait, int status)
 	taker->status = status;
 	taker->token = coord_holding_token(taker->holding);
 	taker->answered_ms = coord_now_ms(coord_loop_of(taker->client->coord));
+	if (taker->told)
+		taker->told(taker);
 }
 
 int taker_new(

@@ -79,6 +79,7 @@ struct taker {
 	struct client *client;
 	struct coord_holding *holding;
 	struct coord_wait wait;
+	void (*told)(struct taker *); /* called at each answer, if set */
 	bool waiting, answered;
 	int status;
 	unsigned asked, answers, lost;
