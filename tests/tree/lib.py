@@ -1,0 +1,538 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the tests of the tree share: mounts, agents, and a supervisor that cleans up.
+
+A test file is a program: it ends with lib.main(). Its cases run in a child of a supervisor that has
+a time limit and, whatever happened, ends every process that is left and unmounts what lies below
+the work directory. Nothing here sleeps for a fixed time: tests wait for what they expect.
+
+An agent is a process that does system calls on command, so that a test can say in which order
+several processes open, lock, write and die.
+
+Environment: TOOZFS (the program), TOOZFS_TEST_LIMIT (seconds, default 120), TOOZFS_SLOW (a factor for
+all waits, for sanitizers and valgrind), TOOZFS_LONG=1 (the long form of a test).
+"""
+import ctypes
+import errno
+import fcntl
+import os
+import pickle
+import select
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+import unittest
+
+TOOZFS = os.environ.get("TOOZFS", "")
+SLOW = float(os.environ.get("TOOZFS_SLOW", "1"))
+LONG = os.environ.get("TOOZFS_LONG") == "1"
+LIMIT_S = float(os.environ.get("TOOZFS_TEST_LIMIT", "120"))
+PATIENCE_S = 10 * SLOW  # how long something that must happen may take
+SHORT_S = 0.25 * SLOW   # how long something that must not happen is given
+WORK = None             # the supervisor's directory
+
+EX, SH, UN, NB = fcntl.LOCK_EX, fcntl.LOCK_SH, fcntl.LOCK_UN, fcntl.LOCK_NB
+PR_SET_CHILD_SUBREAPER = 36
+PR_SET_PDEATHSIG = 1
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def read(path):
+    """All of a file, by its own handle."""
+    with open(path, "rb", buffering=0) as f:
+        return read_fd(f.fileno())
+
+
+def read_fd(fd):
+    parts = []
+    while True:
+        part = os.read(fd, 65536)
+        if not part:
+            return b"".join(parts)
+        parts.append(part)
+
+
+def write(path, data, flags=os.O_WRONLY | os.O_CREAT | os.O_TRUNC):
+    """One open, one write, one close, as echo does it."""
+    fd = os.open(path, flags, 0o666)
+    try:
+        if data is not None:
+            os.write(fd, data)
+    finally:
+        os.close(fd)
+
+
+def touch(path):
+    subprocess.run(["touch", path], check=True, timeout=PATIENCE_S, capture_output=True)
+
+
+def fields(text):
+    """key=value lines as an ordered dict of strings."""
+    return dict(line.split("=", 1) for line in text.decode().splitlines())
+
+
+def flock_struct(kind, start=0, length=0, pid=0):
+    return struct.pack("hhqqi4x", kind, os.SEEK_SET, start, length, pid)
+
+
+def fcntl_lock(fd, cmd, kind, start=0, length=0):
+    """fcntl(2) with a struct flock; returns (type, start, length, pid)."""
+    out = fcntl.fcntl(fd, cmd, flock_struct(kind, start, length))
+    kind, _, start, length, pid = struct.unpack("hhqqi4x", out)
+    return kind, start, length, pid
+
+
+def sh(script, *args, timeout=None, **keywords):
+    """Runs a bash script; its $1 ... are args."""
+    return subprocess.run(["bash", "-c", script, "bash", *map(str, args)], capture_output=True,
+                          text=True, timeout=timeout or PATIENCE_S, **keywords)
+
+
+def wait_until(check, what="condition", timeout=None):
+    """Calls check until it is true; returns what it gave."""
+    end = time.monotonic() + (timeout or PATIENCE_S)
+    while True:
+        value = check()
+        if value:
+            return value
+        if time.monotonic() > end:
+            raise AssertionError(f"timed out waiting for {what}")
+        time.sleep(0.002)
+
+
+def mounted(path):
+    with open("/proc/self/mountinfo", encoding="ascii", errors="surrogateescape") as f:
+        return any(line.split()[4] == path for line in f)
+
+
+def in_lock_request(pid):
+    """Is this process waiting for an answer to a request?"""
+    try:
+        with open(f"/proc/{pid}/wchan", encoding="ascii") as f:
+            return "request_wait_answer" in f.read()
+    except OSError:
+        return False
+
+
+class Agent:
+    """A process of its own, in a session of its own, that makes calls on command."""
+
+    def __init__(self, uid=None, gid=None, groups=(), newsession=True):
+        self.to, child_from = socket.socketpair()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self.pid = os.fork()
+        if self.pid == 0:
+            try:
+                self.to.close()
+                self._serve(child_from, uid, gid, groups, newsession)
+            except BaseException:
+                traceback.print_exc()
+            os._exit(3)
+        child_from.close()
+        self.dead = False
+
+    @staticmethod
+    def _serve(sock, uid, gid, groups, newsession):
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if newsession:
+            os.setsid()
+        if uid is not None:
+            os.setgroups(list(groups))
+            os.setgid(gid if gid is not None else uid)
+            os.setuid(uid)
+            libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        signal.signal(signal.SIGUSR1, lambda *_: None)
+        while True:
+            head = sock.recv(4, socket.MSG_WAITALL)
+            if len(head) < 4:
+                os._exit(0)
+            name, args, keywords = pickle.loads(
+                sock.recv(struct.unpack("I", head)[0], socket.MSG_WAITALL))
+            try:
+                answer = (True, ACTIONS[name](*args, **keywords))
+            except BaseException as error:
+                answer = (False, error)
+            data = pickle.dumps(answer)
+            sock.sendall(struct.pack("I", len(data)) + data)
+
+    def start(self, name, *args, **keywords):
+        """Begins a call; result() gives its outcome."""
+        data = pickle.dumps((name, args, keywords))
+        self.to.sendall(struct.pack("I", len(data)) + data)
+
+    def done(self, timeout=0):
+        return bool(select.select([self.to], [], [], timeout)[0])
+
+    def result(self, timeout=None):
+        if not self.done(timeout or PATIENCE_S):
+            raise AssertionError(f"agent {self.pid} got no answer to its call")
+        head = self.to.recv(4, socket.MSG_WAITALL)
+        if len(head) < 4:
+            raise AssertionError(f"agent {self.pid} died")
+        good, value = pickle.loads(self.to.recv(struct.unpack("I", head)[0], socket.MSG_WAITALL))
+        if not good:
+            raise value
+        return value
+
+    def call(self, name, *args, **keywords):
+        self.start(name, *args, **keywords)
+        return self.result()
+
+    def __getattr__(self, name):
+        if name in ACTIONS:
+            return lambda *args, **keywords: self.call(name, *args, **keywords)
+        raise AttributeError(name)
+
+    def wait_blocked(self):
+        """Until the call that was begun hangs in the kernel, its request sent."""
+        wait_until(lambda: self.done() or in_lock_request(self.pid), "a blocked call")
+        if self.done():
+            raise AssertionError(f"the call did not block: {self.result()!r}")
+
+    def signal(self, number):
+        os.kill(self.pid, number)
+
+    def kill(self):
+        """SIGKILL, and gone when this returns."""
+        if not self.dead:
+            self.dead = True
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+        self.to.close()
+
+
+def _close(fd):
+    os.close(fd)
+
+
+def _open_all_flock(path, flags, operation):
+    fd = os.open(path, flags, 0o666)
+    fcntl.flock(fd, operation)
+    return fd
+
+
+def _system(*argv):
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=PATIENCE_S)
+    return done.returncode, done.stdout, done.stderr
+
+
+def _fork_sleeper():
+    """A child that inherits every handle and waits to be killed."""
+    pid = os.fork()
+    if pid == 0:
+        while True:
+            signal.pause()
+    return pid
+
+
+def _kill_child(pid):
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+
+
+def _mmap_shared(fd):
+    import mmap
+    mmap.mmap(fd, 4096, mmap.MAP_SHARED, mmap.PROT_READ).close()
+
+
+ACTIONS = {
+    "open": lambda path, flags=os.O_RDWR | os.O_CREAT: os.open(path, flags, 0o666),
+    "close": _close,
+    "dup": os.dup,
+    "flock": fcntl.flock,
+    "open_flock": _open_all_flock,
+    "fcntl_lock": fcntl_lock,
+    "read": read,
+    "read_fd": read_fd,
+    "pread": os.pread,
+    "write": write,
+    "write_fd": os.write,
+    "fsync": os.fsync,
+    "ftruncate": os.ftruncate,
+    "stat": lambda path: tuple(os.stat(path)),
+    "listdir": os.listdir,
+    "mkdir": lambda path: os.mkdir(path),
+    "rmdir": os.rmdir,
+    "unlink": os.unlink,
+    "utime": os.utime,
+    "chmod": os.chmod,
+    "umask": os.umask,
+    "system": _system,
+    "fork_sleeper": _fork_sleeper,
+    "kill_child": _kill_child,
+    "mmap_shared": _mmap_shared,
+    "getsid": lambda: os.getsid(0),
+}
+
+
+class Tree:
+    """One mount, served by a daemon in the foreground that is our child."""
+
+    count = 0
+
+    def __init__(self, url, options="", directory=None, member=None, agent_uid=None):
+        Tree.count += 1
+        self.member = member or f"host-{Tree.count}"
+        self.path = directory or os.path.join(WORK, f"mnt{Tree.count}")
+        self.url = url
+        os.makedirs(self.path, exist_ok=True)
+        self.log = open(os.path.join(WORK, f"log{Tree.count}"), "w+b")
+        options = ",".join(x for x in ("foreground", f"member={self.member}", options) if x)
+        self.argv = [TOOZFS, url, self.path, "-o", options]
+        user = {}
+        if agent_uid is not None:
+            os.chown(self.path, agent_uid, agent_uid)
+            user = dict(user=agent_uid, group=agent_uid, extra_groups=[])
+        self.process = subprocess.Popen(self.argv, stdin=subprocess.DEVNULL, stdout=self.log,
+                                        stderr=self.log, **user)
+        self.pid = self.process.pid
+        self.uid = agent_uid
+
+    def wait_ready(self):
+        """Until the tree answers and the session is open."""
+        def ready():
+            if self.process.poll() is not None:
+                raise AssertionError(f"{' '.join(self.argv)}: exit {self.process.returncode}\n"
+                                     + self.read_log())
+            if not mounted(self.path):
+                return False
+            if self.uid is not None:
+                return True
+            try:
+                return read(self(".tooz/state")).strip() == b"connected"
+            except OSError:
+                return False
+        wait_until(ready, "the mount", 3 * PATIENCE_S)
+        return self
+
+    def __call__(self, *parts):
+        return os.path.join(self.path, *parts)
+
+    def read_log(self):
+        self.log.flush()
+        with open(self.log.name, "r", errors="replace") as f:
+            return f.read()
+
+    def wait_exit(self, timeout=None):
+        return self.process.wait(timeout or PATIENCE_S)
+
+    def umount(self):
+        """umount(8), then waits for the daemon; returns its exit status."""
+        subprocess.run(["umount", self.path], check=True, timeout=PATIENCE_S)
+        return self.wait_exit()
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self):
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(PATIENCE_S)
+            except subprocess.TimeoutExpired:
+                print(f"daemon {self.pid} ignored SIGTERM", file=sys.stderr)
+                self.kill()
+        while mounted(self.path):
+            subprocess.run(["umount", "-l", self.path], timeout=PATIENCE_S, check=False)
+        text = self.read_log()
+        if text:
+            print(f"--- {' '.join(self.argv)}\n{text}---", file=sys.stderr)
+        self.log.close()
+
+
+class Case(unittest.TestCase):
+    """A test with mounts and agents that end with it."""
+
+    def tree(self, url="memory://", options="", **keywords):
+        tree = Tree(url, options, **keywords)
+        self.addCleanup(tree.stop)
+        return tree.wait_ready()
+
+    def store(self):
+        """A fresh directory for file://."""
+        return tempfile.mkdtemp(prefix="store", dir=WORK)
+
+    def pair(self, options=""):
+        """Two mounts on one store."""
+        url = "file://" + self.store()
+        one, two = Tree(url, options), Tree(url, options)
+        self.addCleanup(one.stop)
+        self.addCleanup(two.stop)
+        return one.wait_ready(), two.wait_ready()
+
+    def agent(self, uid=None, **keywords):
+        agent = Agent(uid, **keywords)
+        self.addCleanup(agent.kill)
+        return agent
+
+    def spawn(self, *argv, **keywords):
+        """A program that is killed at the end of the test."""
+        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, **keywords)
+
+        def end():
+            process.kill()
+            process.wait()
+            for stream in (process.stdout, process.stderr):
+                if stream:
+                    stream.close()
+        self.addCleanup(end)
+        return process
+
+    def open(self, path, flags=os.O_RDWR | os.O_CREAT):
+        """A handle of the test itself; gives the number, closed at the end unless it was before."""
+        fd = os.open(path, flags, 0o666)
+
+        def end():
+            try:
+                os.close(fd)
+            except OSError:
+                pass
+        self.addCleanup(end)
+        return fd
+
+    def fails(self, code, call, *args, **keywords):
+        """The call must fail with this errno (or one of these)."""
+        codes = code if isinstance(code, tuple) else (code,)
+        names = "/".join(errno.errorcode[c] for c in codes)
+        try:
+            value = call(*args, **keywords)
+        except OSError as error:
+            if error.errno not in codes:
+                raise AssertionError(f"{errno.errorcode.get(error.errno, error.errno)} instead of "
+                                     f"{names}: {error}") from error
+            return error
+        raise AssertionError(f"succeeded ({value!r}) instead of {names}")
+
+    def stays_blocked(self, agent):
+        self.assertFalse(agent.done(SHORT_S), "a call that had to wait was answered")
+
+    def wait_waiters(self, path, count):
+        """Until the lock shows so many waiters on its mount."""
+        wait_until(lambda: int(fields(read(path)).get("waiters", "0")) == count,
+                   f"{count} waiters at {path}")
+
+
+class Memory(Case):
+    """a and b are one mount of memory://."""
+
+    crossing = False
+
+    def setUp(self):
+        self.a = self.b = self.tree("memory://", self.options)
+
+    options = ""
+
+
+class File(Case):
+    """a and b are two mounts on one directory of file://."""
+
+    crossing = True
+
+    def setUp(self):
+        self.a, self.b = self.pair(self.options)
+
+    options = ""
+
+
+def _descendants(pid):
+    """Every process below pid, children first named."""
+    found = []
+    for task in os.listdir(f"/proc/{pid}/task"):
+        try:
+            with open(f"/proc/{pid}/task/{task}/children", encoding="ascii") as f:
+                children = [int(x) for x in f.read().split()]
+        except OSError:
+            continue
+        for child in children:
+            found.append(child)
+            try:
+                found += _descendants(child)
+            except OSError:
+                pass
+    return found
+
+
+def _clean_up():
+    for _ in range(100):
+        left = _descendants(os.getpid())
+        for pid in left:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        try:
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        except ChildProcessError:
+            break
+        time.sleep(0.02)
+    with open("/proc/self/mountinfo", encoding="ascii", errors="surrogateescape") as f:
+        points = [line.split()[4] for line in f]
+    for point in reversed(points):
+        if point.startswith(WORK + "/"):
+            subprocess.run(["umount", "-l", point], timeout=10, check=False)
+    shutil.rmtree(WORK, ignore_errors=True)
+
+
+def _run_cases():
+    libc.prctl(PR_SET_CHILD_SUBREAPER, 1)
+    program = unittest.main(module="__main__", exit=False, verbosity=2)
+    sys.stderr.flush()
+    result = program.result
+    if not result.wasSuccessful():
+        return 1
+    return 77 if result.testsRun and len(result.skipped) == result.testsRun else 0
+
+
+def supervise(run, limit_s=None):
+    """Runs run() in a child with a work directory and a time limit; exits with its status."""
+    global WORK
+    if os.geteuid() != 0 or not os.path.exists("/dev/fuse"):
+        print("needs root and /dev/fuse")
+        sys.exit(77)
+    if not os.access(TOOZFS, os.X_OK):
+        print(f"TOOZFS={TOOZFS!r} is no program")
+        sys.exit(77)
+    # Short, because the name of a mount has room for little, and of mode 0755 for other users.
+    WORK = os.path.realpath(tempfile.mkdtemp(prefix="toozfs-"))
+    os.chmod(WORK, 0o755)
+    libc.prctl(PR_SET_CHILD_SUBREAPER, 1)
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            status = run()
+        except BaseException:
+            traceback.print_exc()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    status = None
+
+    def out_of_time(*_):
+        raise TimeoutError
+    signal.signal(signal.SIGALRM, out_of_time)
+    signal.signal(signal.SIGTERM, out_of_time)
+    signal.signal(signal.SIGINT, out_of_time)
+    signal.setitimer(signal.ITIMER_REAL, (limit_s or LIMIT_S) * SLOW)
+    try:
+        while status is None:
+            pid, code = os.wait()
+            if pid == child:
+                status = os.waitstatus_to_exitcode(code)
+    except TimeoutError:
+        print("out of time", file=sys.stderr)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    _clean_up()
+    sys.exit(1 if status is None or status < 0 else status)
+
+
+def main(limit_s=None):
+    supervise(_run_cases, limit_s)

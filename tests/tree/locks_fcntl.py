@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Locks by fcntl(2): POSIX, OFD, lockf(3), ranges, F_GETLK, and how they meet flock(2)."""
+import errno
+import fcntl
+import os
+
+import lib
+from lib import EX, NB, SH, UN
+
+RD, WR, UNLCK = fcntl.F_RDLCK, fcntl.F_WRLCK, fcntl.F_UNLCK
+SET, WAIT, GET = fcntl.F_SETLK, fcntl.F_SETLKW, fcntl.F_GETLK
+OFD_SET, OFD_WAIT, OFD_GET = 37, 38, 36
+HELD = (errno.EAGAIN, errno.EACCES)
+
+
+class Fcntl:
+    def two(self):
+        one, two = self.agent(), self.agent()
+        return one, one.open(self.a("locks/l")), two, two.open(self.b("locks/l"))
+
+    def excludes(self, set_, wait):
+        one, fd, two, other = self.two()
+        one.fcntl_lock(fd, set_, WR)
+        self.fails(HELD, two.fcntl_lock, other, set_, WR)
+        self.fails(HELD, two.fcntl_lock, other, set_, RD)
+        two.start("fcntl_lock", other, wait, WR)
+        two.wait_blocked()
+        self.stays_blocked(two)
+        one.fcntl_lock(fd, set_, UNLCK)
+        two.result()
+        self.fails(HELD, one.fcntl_lock, fd, set_, RD)
+
+    def test_posix(self):
+        self.excludes(SET, WAIT)
+
+    def test_ofd(self):
+        self.excludes(OFD_SET, OFD_WAIT)
+
+    def test_lockf(self):
+        fd = self.open(self.a("locks/l"))
+        fcntl.lockf(fd, EX)
+        other = self.agent()
+        self.fails(HELD, other.fcntl_lock, other.open(self.b("locks/l")), SET, WR)
+        fcntl.lockf(fd, UN)
+        other.fcntl_lock(other.open(self.b("locks/l")), SET, WR)
+
+    def test_readers_share(self):
+        one, fd, two, other = self.two()
+        one.fcntl_lock(fd, SET, RD)
+        two.fcntl_lock(other, SET, RD)
+        self.fails(HELD, lib.fcntl_lock, self.open(self.b("locks/l")), OFD_SET, WR)
+
+    def test_ranges(self):
+        fd = self.open(self.a("locks/l"))
+        for start, length in ((1, 0), (5, 1), (1, 100)):
+            self.fails(errno.EINVAL, lib.fcntl_lock, fd, SET, WR, start, length)
+            self.fails(errno.EINVAL, lib.fcntl_lock, fd, OFD_SET, WR, start, length)
+        lib.fcntl_lock(fd, SET, WR, 0, 1)
+        other = self.agent()
+        self.fails(HELD, other.fcntl_lock, other.open(self.b("locks/l")), SET, WR, 0, 0)
+        lib.fcntl_lock(fd, SET, UNLCK, 0, 1)
+        other.fcntl_lock(other.open(self.b("locks/l")), SET, WR, 0, 9)
+
+    def test_closing_any_handle_of_the_owner_ends_a_posix_lock(self):
+        one, fd, two, other = self.two()
+        again = one.open(self.a("locks/l"))
+        one.fcntl_lock(fd, SET, WR)
+        one.close(again)
+        two.fcntl_lock(other, WAIT, WR)
+
+    def test_closing_another_handle_keeps_an_ofd_lock(self):
+        one, fd, two, other = self.two()
+        again = one.open(self.a("locks/l"))
+        one.fcntl_lock(fd, OFD_SET, WR)
+        one.close(again)
+        self.fails(HELD, two.fcntl_lock, other, OFD_SET, WR)
+        one.close(fd)
+        two.fcntl_lock(other, OFD_WAIT, WR)
+
+    def test_closing_another_handle_keeps_a_flock(self):
+        one, fd, two, other = self.two()
+        again = one.open(self.a("locks/l"))
+        one.flock(fd, EX)
+        one.close(again)
+        self.fails(errno.EAGAIN, two.flock, other, EX | NB)
+
+    def test_killed_holder(self):
+        for set_, wait in ((SET, WAIT), (OFD_SET, OFD_WAIT)):
+            one, fd, two, other = self.two()
+            one.fcntl_lock(fd, set_, WR)
+            two.start("fcntl_lock", other, wait, WR)
+            two.wait_blocked()
+            one.kill()
+            two.result()
+            two.kill()
+
+    def test_flock_and_fcntl_exclude_each_other(self):
+        one, fd, two, other = self.two()
+        one.flock(fd, EX)
+        for cmd in (SET, OFD_SET):
+            self.fails(HELD, two.fcntl_lock, other, cmd, WR)
+        one.flock(fd, UN)
+        for cmd in (SET, OFD_SET):
+            two.fcntl_lock(other, cmd, WR)
+            self.fails(errno.EAGAIN, one.flock, fd, EX | NB)
+            two.fcntl_lock(other, cmd, UNLCK)
+
+    def test_flock_and_fcntl_through_one_handle_are_one_holding(self):
+        fd = self.open(self.a("locks/l"))
+        fcntl.flock(fd, EX)
+        lib.fcntl_lock(fd, SET, WR)
+        self.assertEqual(lib.fields(lib.read(self.a("locks/l")))["mode"], "exclusive")
+
+    def test_flock_and_fcntl_through_two_handles_of_one_process(self):
+        one = self.open(self.a("locks/l"))
+        two = self.open(self.a("locks/l"))
+        fcntl.flock(one, EX)
+        self.fails(HELD, lib.fcntl_lock, two, SET, WR)
+        self.fails(HELD, lib.fcntl_lock, two, OFD_SET, WR)
+
+    def test_posix_locks_of_one_process_do_not_conflict(self):
+        one = self.open(self.a("locks/l"))
+        two = self.open(self.a("locks/l"))
+        lib.fcntl_lock(one, SET, WR)
+        lib.fcntl_lock(two, SET, WR)
+
+    def test_getlk(self):
+        one, fd, two, other = self.two()
+        self.assertEqual(two.fcntl_lock(other, GET, WR)[0], UNLCK)
+        pids = (one.pid, 0) if self.crossing else (one.pid,)
+        for take, drop, kind in ((lambda: one.fcntl_lock(fd, SET, WR),
+                                  lambda: one.fcntl_lock(fd, SET, UNLCK), WR),
+                                 (lambda: one.fcntl_lock(fd, SET, RD),
+                                  lambda: one.fcntl_lock(fd, SET, UNLCK), RD),
+                                 (lambda: one.flock(fd, EX), lambda: one.flock(fd, UN), WR),
+                                 (lambda: one.flock(fd, SH), lambda: one.flock(fd, UN), RD)):
+            take()
+            found = two.fcntl_lock(other, GET, WR)
+            self.assertEqual(found[0], kind)
+            self.assertIn(found[3], pids)
+            if kind == RD:
+                self.assertEqual(two.fcntl_lock(other, GET, RD)[0], UNLCK)
+            drop()
+
+    def test_downgrade_is_atomic(self):
+        one, fd, two, other = self.two()
+        third = self.agent()
+        last = third.open(self.a("locks/l"))
+        one.fcntl_lock(fd, SET, WR)
+        third.start("fcntl_lock", last, WAIT, WR)
+        third.wait_blocked()
+        one.fcntl_lock(fd, SET, RD)
+        self.stays_blocked(third)
+        one.fcntl_lock(fd, SET, UNLCK)
+        third.result()
+
+    def test_upgrade_of_the_only_reader(self):
+        one, fd, two, other = self.two()
+        one.fcntl_lock(fd, SET, RD)
+        try:
+            one.fcntl_lock(fd, SET, WR)
+            self.fails(HELD, two.fcntl_lock, other, SET, RD)
+        except OSError as error:
+            self.assertEqual(error.errno, errno.ENOLCK)
+            self.fails(HELD, two.fcntl_lock, other, SET, WR)
+
+    def test_failed_upgrade_keeps_the_read_lock(self):
+        one, fd, two, other = self.two()
+        one.fcntl_lock(fd, SET, RD)
+        two.fcntl_lock(other, SET, RD)
+        self.fails(HELD + (errno.ENOLCK,), one.fcntl_lock, fd, SET, WR)
+        two.fcntl_lock(other, SET, UNLCK)
+        self.fails(HELD, two.fcntl_lock, other, SET, WR)
+
+    def test_second_upgrader_is_a_deadlock(self):
+        one, two = self.agent(), self.agent()
+        fd, other = one.open(self.a("locks/l")), two.open(self.a("locks/l"))
+        one.fcntl_lock(fd, SET, RD)
+        two.fcntl_lock(other, SET, RD)
+        one.start("fcntl_lock", fd, WAIT, WR)
+        lib.wait_until(lambda: one.done() or lib.in_lock_request(one.pid))
+        if one.done():
+            self.fails(errno.ENOLCK, one.result)
+            return
+        self.fails((errno.EDEADLK, errno.ENOLCK), two.fcntl_lock, other, WAIT, WR)
+        self.stays_blocked(one)
+        two.fcntl_lock(other, SET, UNLCK)
+        one.result()
+
+    def test_unlock_of_nothing(self):
+        lib.fcntl_lock(self.open(self.a("locks/l")), SET, UNLCK)
+
+
+class FcntlMemory(Fcntl, lib.Memory):
+    pass
+
+
+class FcntlFile(Fcntl, lib.File):
+    pass
+
+
+if __name__ == "__main__":
+    lib.main()

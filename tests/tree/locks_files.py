@@ -1,0 +1,306 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Lock files as files: existence, content, O_EXCL, fsync, rm, writes, the token."""
+import errno
+import fcntl
+import os
+import re
+import time
+
+import lib
+from lib import EX, NB, SH, UN
+
+ORDER = ["owner", "mode", "token", "since", "pid", "uid", "holders", "waiters"]
+RW, EXCL = os.O_RDWR | os.O_CREAT, os.O_RDWR | os.O_CREAT | os.O_EXCL
+
+
+def token(path):
+    return int(os.getxattr(path, "user.tooz.token"))
+
+
+class Files:
+    def test_a_free_lock_does_not_exist(self):
+        self.assertEqual(os.listdir(self.a("locks")), [])
+        self.assertFalse(os.path.exists(self.a("locks/l")))
+        done = lib.sh('exec 9<"$1"', self.a("locks/l"))
+        self.assertIn("No such file", done.stderr)
+        self.fails(errno.ENOENT, os.open, self.a("locks/l"), os.O_RDWR)
+
+    def test_opening_acquires_nothing(self):
+        for flags in (os.O_RDWR, os.O_WRONLY, os.O_RDONLY, os.O_WRONLY | os.O_APPEND,
+                      os.O_WRONLY | os.O_TRUNC):
+            fd = self.open(self.a("locks/l"), flags | os.O_CREAT)
+            if flags & os.O_ACCMODE != os.O_WRONLY:
+                self.assertEqual(os.read(fd, 4096), b"")
+            self.assertFalse(os.path.exists(self.a("locks/l")))
+            self.assertEqual(os.listdir(self.b("locks")), [])
+        fcntl.flock(self.open(self.b("locks/l")), EX | NB)
+
+    def test_reading_and_listing_acquire_nothing(self):
+        fd = self.open(self.a("locks/l"))
+        fcntl.flock(fd, SH)
+        for mount in (self.a, self.b):
+            lib.read(mount("locks/l"))
+            lib.sh('find "$1" -type f -exec cat {} + >/dev/null; ls -l "$1/locks"', mount.path)
+        fcntl.flock(fd, UN)
+        fcntl.flock(self.open(self.b("locks/l")), EX | NB)
+
+    def test_listing(self):
+        for name in ("one", "two", "three"):
+            fcntl.flock(self.open(self.a("locks", name)), EX)
+        for mount in (self.a, self.b):
+            self.assertEqual(sorted(os.listdir(mount("locks"))), ["one", "three", "two"])
+            self.assertEqual(lib.sh('test -e "$1"', mount("locks/one")).returncode, 0)
+
+    def test_content(self):
+        agent = self.agent()
+        before = time.time()
+        fd = agent.open_flock(self.a("locks/l"), RW, EX)
+        text = lib.read(self.a("locks/l"))
+        self.assertTrue(text.endswith(b"\n"))
+        found = lib.fields(text)
+        self.assertEqual(list(found), [x for x in ORDER if x in found])
+        self.assertEqual(found["owner"], self.a.member)
+        self.assertEqual(found["mode"], "exclusive")
+        self.assertEqual(found["pid"], str(agent.pid))
+        self.assertEqual(found["uid"], "0")
+        self.assertGreater(int(found["token"]), 0)
+        self.assertRegex(found["since"], r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$")
+        since = time.strptime(found["since"][:19], "%Y-%m-%dT%H:%M:%S")
+        import calendar
+        self.assertLess(abs(calendar.timegm(since) - before), 3)
+        agent.flock(fd, UN)
+        self.fails(errno.ENOENT, lib.read, self.a("locks/l"))
+
+    def test_content_at_the_other_mount(self):
+        agent = self.agent()
+        agent.open_flock(self.a("locks/l"), RW, EX)
+        found = lib.fields(lib.read(self.b("locks/l")))
+        self.assertEqual(found["owner"], self.a.member)
+        self.assertEqual(found["mode"], "exclusive")
+        self.assertEqual(list(found), [x for x in ORDER if x in found])
+        here = lib.fields(lib.read(self.a("locks/l")))
+        self.assertEqual(found.get("token", here["token"]), here["token"])
+
+    def test_content_shared(self):
+        fcntl.flock(self.open(self.a("locks/l")), SH)
+        fcntl.flock(self.open(self.a("locks/l")), SH)
+        found = lib.fields(lib.read(self.a("locks/l")))
+        self.assertEqual(found["mode"], "shared")
+        self.assertEqual(found["holders"], "2")
+        fcntl.flock(self.open(self.b("locks/l")), SH)
+        found = lib.fields(lib.read(self.a("locks/l")))
+        self.assertEqual(found["holders"], "3")
+
+    def test_waiters(self):
+        fd = self.open(self.a("locks/l"))
+        fcntl.flock(fd, EX)
+        agents = [self.agent() for _ in range(3)]
+        for agent in agents:
+            agent.start("open_flock", self.a("locks/l"), RW, EX)
+        self.wait_waiters(self.a("locks/l"), 3)
+
+    def test_reading_the_holding_handle(self):
+        done = lib.sh('exec 9<>"$1"; cat <&9; echo -; flock 9; cat <&9; echo -; cat <&9; echo -\n'
+                      'cat "$1"; flock -u 9; echo -; cat <&9', self.a("locks/l"))
+        self.assertEqual(done.returncode, 0, done.stderr)
+        parts = re.split(r"^-\n", done.stdout, flags=re.MULTILINE)
+        self.assertEqual(parts[0], "")
+        self.assertIn("mode=exclusive", parts[1])
+        self.assertEqual(parts[1], parts[2])
+        self.assertEqual(parts[2], parts[3])
+        self.assertEqual(parts[4], "")
+
+    def test_read_and_write_of_a_holding_handle(self):
+        done = lib.sh('exec 9<>"$1"; flock 9; cat <&9; echo hello >&9; cat <&9',
+                      self.a("locks/l"))
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(done.stdout.count("mode="), 2)
+        self.assertNotIn("hello", done.stdout)
+
+    def test_small_reads(self):
+        fd = self.open(self.a("locks/l"))
+        fcntl.flock(fd, EX)
+        whole = lib.read(self.a("locks/l"))
+        parts = []
+        while part := os.read(fd, 3):
+            parts.append(part)
+        self.assertEqual(b"".join(parts), whole)
+        self.assertEqual(os.pread(fd, 4096, 0), whole)
+        self.assertEqual(os.pread(fd, 4096, 6), whole[6:])
+
+    def test_size_is_that_of_the_content(self):
+        fcntl.flock(self.open(self.a("locks/l")), EX)
+        done = lib.sh('test -s "$1" && wc -c <"$1" && stat -c %s "$1" && cat "$1" | wc -c',
+                      self.a("locks/l"))
+        self.assertEqual(len(set(done.stdout.split())), 1, done.stdout + done.stderr)
+
+    def test_writes(self):
+        fd = self.open(self.a("locks/l"))
+        self.fails(errno.EPERM, os.write, fd, b"x")
+        fcntl.flock(fd, EX)
+        self.assertEqual(os.write(fd, b"1234\n"), 5)
+        fcntl.flock(fd, UN)
+        self.fails(errno.EPERM, os.write, fd, b"x")
+
+    def test_fsync(self):
+        fd = self.open(self.a("locks/l"))
+        for mode in (EX, SH):
+            fcntl.flock(fd, mode)
+            os.fsync(fd)
+            os.fdatasync(fd)
+            fcntl.flock(fd, UN)
+        os.fsync(fd)
+
+    def test_exclusive_creation(self):
+        fd = self.open(self.a("locks/l"), EXCL)
+        self.assertEqual(lib.fields(lib.read(self.a("locks/l")))["mode"], "exclusive")
+        for mount in (self.a, self.b):
+            self.fails(errno.EEXIST, os.open, mount("locks/l"), EXCL)
+            self.fails(errno.EAGAIN, fcntl.flock, self.open(mount("locks/l")), SH | NB)
+        os.write(fd, b"accepted")
+        os.fsync(fd)
+        fcntl.flock(fd, UN)
+        other = os.open(self.b("locks/l"), EXCL)
+        os.close(other)
+        lib.wait_until(lambda: not os.path.exists(self.b("locks/l")), "release by close")
+        fcntl.flock(fd, EX | NB)
+
+    def test_exclusive_creation_where_shared(self):
+        fcntl.flock(self.open(self.a("locks/l")), SH)
+        self.fails(errno.EEXIST, os.open, self.b("locks/l"), EXCL)
+
+    def test_noclobber(self):
+        script = 'set -C; exec 9>"$1" && echo got; (set -C; exec 8>"$2") || echo held\n' \
+                 'exec 9>&-; until set -C; exec 7>"$2"; do :; done; echo again'
+        done = lib.sh(script, self.a("locks/l"), self.b("locks/l"))
+        self.assertEqual(done.stdout, "got\nheld\nagain\n", done.stderr)
+
+    def test_token_grows(self):
+        last = 0
+        for i in range(10):
+            mount = (self.a, self.b)[i % 2]
+            fd = self.open(mount("locks/l"))
+            fcntl.flock(fd, EX)
+            mine = int(lib.fields(os.pread(fd, 4096, 0))["token"])
+            self.assertGreater(mine, last)
+            self.assertEqual(token(self.a("locks/l")), mine)
+            last = mine
+            fcntl.flock(fd, UN)
+
+    def test_token_of_sharers(self):
+        fd = self.open(self.a("locks/l"))
+        fcntl.flock(fd, EX)
+        first = int(lib.fields(os.pread(fd, 4096, 0))["token"])
+        fcntl.flock(fd, SH)
+        shared = int(lib.fields(os.pread(fd, 4096, 0))["token"])
+        other = self.open(self.b("locks/l"))
+        fcntl.flock(other, SH)
+        beside = int(lib.fields(os.pread(other, 4096, 0))["token"])
+        fcntl.flock(fd, UN)
+        fcntl.flock(other, UN)
+        fcntl.flock(other, EX)
+        later = int(lib.fields(os.pread(other, 4096, 0))["token"])
+        self.assertLess(first, shared)
+        self.assertLess(first, beside)
+        self.assertLess(shared, later)
+        self.assertLess(beside, later)
+
+    def test_xattr(self):
+        self.fails(errno.ENOENT, os.getxattr, self.a("locks/l"), "user.tooz.token")
+        fcntl.flock(self.open(self.a("locks/l")), EX)
+        self.assertRegex(os.getxattr(self.a("locks/l"), "user.tooz.token"), rb"^\d+$")
+        self.fails(errno.ENODATA, os.getxattr, self.a("locks/l"), "user.other")
+
+    def test_inode_number_is_that_of_the_path(self):
+        seen = set()
+        for name in ("l", "l", "other"):
+            fd = self.open(self.a("locks", name))
+            fcntl.flock(fd, EX)
+            seen.add(os.stat(self.a("locks", name)).st_ino)
+            self.assertEqual(os.fstat(fd).st_ino, os.stat(self.a("locks", name)).st_ino)
+            os.close(fd)
+        self.assertEqual(len(seen), 2)
+
+    def test_rm_by_the_taker_releases(self):
+        agent = self.agent()
+        fd = agent.open_flock(self.a("locks/l"), RW, EX)
+        agent.unlink(self.a("locks/l"))
+        self.assertFalse(os.path.exists(self.a("locks/l")))
+        agent.fsync(fd)
+        agent.flock(fd, EX | NB)
+
+    def test_rm_by_a_descendant_releases(self):
+        done = lib.sh('exec 9>"$1"; flock 9; rm "$1" && flock -n 9 && cat "$1"', self.a("locks/l"))
+        self.assertEqual(done.returncode, 0, done.stderr)
+
+    def test_rm_by_somebody_else_breaks(self):
+        agent = self.agent()
+        fd = agent.open_flock(self.a("locks/l"), RW, EX)
+        os.unlink(self.b("locks/l"))
+        lib.wait_until(lambda: not os.path.exists(self.b("locks/l")), "the break")
+        fcntl.flock(self.open(self.b("locks/l")), EX)
+
+        def lost():
+            try:
+                agent.fsync(fd)
+            except OSError as error:
+                return error.errno == errno.EIO
+            return False
+        lib.wait_until(lost, "the loss")
+        self.fails(errno.EIO, agent.pread, fd, 100, 0)
+        self.fails(errno.EIO, agent.write_fd, fd, b"x")
+        self.fails((errno.EIO, errno.ENOLCK), agent.flock, fd, EX | NB)
+        agent.flock(fd, UN)
+        self.fails(errno.EAGAIN, agent.flock, fd, EX | NB)
+
+    def test_rm_breaks_every_sharer(self):
+        one, two = self.agent(), self.agent()
+        fd = one.open_flock(self.a("locks/l"), RW, SH)
+        other = two.open_flock(self.b("locks/l"), RW, SH)
+        os.unlink(self.b("locks/l"))
+        fcntl.flock(self.open(self.b("locks/l")), EX)
+        for agent, handle in ((one, fd), (two, other)):
+            lib.wait_until(lambda: not works(agent.fsync, handle), "the loss")
+
+    def test_rm_of_a_free_lock(self):
+        self.open(self.a("locks/l"))
+        self.fails(errno.ENOENT, os.unlink, self.a("locks/l"))
+
+    def test_break_serves_the_next_waiter(self):
+        one, two = self.agent(), self.agent()
+        one.open_flock(self.a("locks/l"), RW, EX)
+        two.start("open_flock", self.b("locks/l"), RW, EX)
+        two.wait_blocked()
+        os.unlink(self.b("locks/l"))
+        two.result()
+
+    def test_closing_a_lost_handle_hurts_nobody(self):
+        one = self.agent()
+        fd = one.open_flock(self.a("locks/l"), RW, EX)
+        os.unlink(self.a("locks/l"))
+        lib.wait_until(lambda: not works(one.fsync, fd), "the loss")
+        other = self.open(self.b("locks/l"))
+        fcntl.flock(other, EX)
+        one.close(fd)
+        os.fsync(other)
+        self.fails(errno.EAGAIN, fcntl.flock, self.open(self.a("locks/l")), EX | NB)
+
+
+def works(call, *args):
+    try:
+        call(*args)
+        return True
+    except OSError:
+        return False
+
+
+class FilesMemory(Files, lib.Memory):
+    pass
+
+
+class FilesFile(Files, lib.File):
+    pass
+
+
+if __name__ == "__main__":
+    lib.main()
