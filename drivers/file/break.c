@@ -1,0 +1,215 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Breaking a lock that another mount holds: a file in .toozfs/break/<its session> asks its daemon,
+ * which lets go, tells its holder, and removes the file. Nobody can take a lock of a Python
+ * process, nor of a daemon that does not answer.
+ */
+#include "drivers/file/file.h"
+
+#include <stdio.h>
+
+#define BREAK_MAX_MS 1000
+#define BREAK_LOOK_MS 5
+#define BREAK_NAME 64
+
+static void break_name(enum coord_kind kind, const char *hash, char ret[BREAK_NAME])
+{
+	snprintf(ret, BREAK_NAME, "%s-%s", kind == COORD_LEADER ? "leader" : "lock", hash);
+}
+
+/* ---- Being asked ---- */
+
+/* Lets go of what we hold of that lock. Returns how many holdings that were. */
+static unsigned break_own(struct file_session *fs, const char *name)
+{
+	unsigned broken = 0;
+	char own[BREAK_NAME];
+	pthread_mutex_lock(&fs->lock);
+	struct file_held *held;
+	coord_list_each (held, &fs->held, link) {
+		break_name(held->kind, held->hash, own);
+		if (held->fd < 0 || strcmp(own, name) != 0)
+			continue;
+		struct file_notice *notice =
+			file_notice_new(held->kind, held->name, held->owner, held->epoch);
+		if (!notice)
+			continue; /* a holder that cannot be told keeps its lock */
+		notice->lost = true;
+		coord_list_add(&fs->gone, &notice->link);
+		file_held_release(held);
+		broken++;
+	}
+	pthread_mutex_unlock(&fs->lock);
+	return broken;
+}
+
+struct request {
+	struct file_session *fs;
+	int dir;
+};
+
+static int request_entry(void *user, const char *name)
+{
+	struct request *request = user;
+	break_own(request->fs, name);
+	unlinkat(request->dir, name, 0);
+	return 0;
+}
+
+static void request_work(struct coord_job *job)
+{
+	struct file_session *fs = coord_container(job, struct file_session, break_job);
+	_cleanup_close_ int dir = file_open_dir(fs->dirs[FILE_BREAKS], fs->uuid, false);
+	struct request request = {fs, dir};
+	if (dir >= 0)
+		file_each(dir, &request, request_entry);
+}
+
+static void request_done(struct coord_job *job)
+{
+	struct file_session *fs = coord_container(job, struct file_session, break_job);
+	file_notices_tell(fs);
+	if (fs->break_again) {
+		fs->break_again = false;
+		coord_worker_submit(fs->locks, job);
+		return;
+	}
+	fs->break_busy = false;
+	fs->busy--;
+	file_idle(fs);
+}
+
+void file_break_event(struct file_session *fs)
+{
+	if (fs->read_only || fs->closing)
+		return;
+	fs->break_again = fs->break_busy;
+	if (fs->break_busy)
+		return;
+	fs->break_busy = true;
+	fs->busy++;
+	fs->break_job.work = request_work;
+	fs->break_job.done = request_done;
+	coord_worker_submit(fs->locks, &fs->break_job);
+}
+
+/* ---- Asking ---- */
+
+static int break_look(struct file_op *f, struct file_look *look)
+{
+	_cleanup_close_ int fd =
+		file_lock_open(f->fs, f->op->key.kind, f->hash, f->op->key.name, O_RDONLY, false);
+	look->mode = COORD_NONE;
+	if (fd < 0)
+		return fd == -ENOENT ? 0 : fd;
+	return file_look(f->fs, fd, look);
+}
+
+/* Puts the request before one daemon, or takes it away. */
+static void break_ask(struct file_op *f, const char *uuid, bool ask)
+{
+	struct file_session *fs = f->fs;
+	char name[BREAK_NAME];
+	break_name(f->op->key.kind, f->hash, name);
+	_cleanup_close_ int dir = file_open_dir(fs->dirs[FILE_BREAKS], uuid, false);
+	if (dir < 0)
+		return;
+	if (ask)
+		file_replace_at(fs->dirs[FILE_TMP], dir, name, "", 0, false);
+	else
+		unlinkat(dir, name, 0);
+}
+
+static int ask_entry(void *user, const char *uuid)
+{
+	struct file_op *f = user;
+	if (strcmp(uuid, f->fs->uuid) != 0)
+		break_ask(f, uuid, true);
+	return 0;
+}
+
+static int unask_entry(void *user, const char *uuid)
+{
+	break_ask(user, uuid, false);
+	return 0;
+}
+
+/* Asks the holder, or everybody where the holder left no name. */
+static int break_first(struct file_op *f)
+{
+	struct file_session *fs = f->fs;
+	char name[BREAK_NAME];
+	break_name(f->op->key.kind, f->hash, name);
+	bool own = break_own(fs, name) > 0;
+	struct file_look look;
+	int r = break_look(f, &look);
+	if (r || look.mode == COORD_NONE)
+		return r ? r : own ? 0 : -ENOENT;
+	if (look.foreign)
+		return -EBUSY;
+	f->token = look.known ? look.token : 0;
+	if (look.known) {
+		char uuid[33];
+		file_hex(look.record.session, sizeof(look.record.session), uuid);
+		break_ask(f, uuid, true);
+	} else {
+		file_each(fs->dirs[FILE_BREAKS], f, ask_entry);
+	}
+	return -EINPROGRESS;
+}
+
+static int break_again(struct file_op *f)
+{
+	struct file_look look;
+	int r = break_look(f, &look);
+	/* Free, or somebody else's already. */
+	if (r || look.mode == COORD_NONE || (f->token && look.known && look.token != f->token))
+		return r;
+	if (!f->fs->closing && !f->cancelled && file_now_ms() < f->until_ms)
+		return -EINPROGRESS;
+	file_each(f->fs->dirs[FILE_BREAKS], f, unask_entry);
+	return -EBUSY;
+}
+
+static void break_due(struct coord_timer *timer)
+{
+	struct file_op *f = coord_container(timer, struct file_op, timer);
+	coord_list_remove(&f->link);
+	f->work = break_again;
+	file_op_submit(f, f->fs->locks);
+}
+
+static void break_after(struct file_op *f)
+{
+	file_notices_tell(f->fs);
+	if (f->status != -EINPROGRESS)
+		return;
+	if (f->fs->closing) {
+		break_due(&f->timer);
+		return;
+	}
+	f->timer.fn = break_due;
+	coord_list_add(&f->fs->breaks, &f->link);
+	coord_timer_start(f->fs->loop, &f->timer, coord_now_ms(f->fs->loop) + BREAK_LOOK_MS);
+}
+
+void file_break_cancel(struct file_op *f)
+{
+	coord_timer_stop(f->fs->loop, &f->timer);
+	break_due(&f->timer);
+}
+
+void file_lock_break(struct coord_session *session, struct coord_op *op)
+{
+	struct file_op *f = file_op_prepare(session, op);
+	if (!f)
+		return;
+	coord_list_init(&f->link);
+	f->until_ms = file_now_ms() + BREAK_MAX_MS;
+	if (op->deadline_ms && op->deadline_ms < f->until_ms)
+		f->until_ms = op->deadline_ms;
+	f->work = f->fs->read_only ? NULL : break_first;
+	f->status = f->fs->read_only ? -EROFS : 0;
+	f->after = break_after;
+	file_op_submit(f, f->fs->locks);
+}

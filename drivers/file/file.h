@@ -1,0 +1,307 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the parts of the file driver share.
+ *
+ * Threads: the loop makes the calls; three workers do the I/O. `locks` serves everything that is short
+ * and waits for nobody; `groups` what needs tooz's driver lock, behind which a stopped Python client
+ * may keep us until the deadline; `scans` walks directories. An op is touched by one of them
+ * at a time.
+ *
+ * What is shared is guarded by file_session.lock: the lists of what is held and joined, and inotify's
+ * numbers. Watches live and die on the loop; their descriptors are used on `locks` only.
+ */
+#ifndef DRIVERS_FILE_FILE_H
+#define DRIVERS_FILE_FILE_H
+
+#include <stdatomic.h>
+#include <sys/stat.h>
+
+#include "coord/driver.h"
+#include "coord/worker.h"
+#include "drivers/file/format.h"
+#include "drivers/file/path.h"
+
+#define FILE_BUCKETS 256
+#define FILE_SAFETY_MS 1000 /* a waiter looks again so often, whatever was notified */
+#define FILE_POLL_MS 100 /* the same where inotify does not work */
+
+/* The directories in DIR that are kept open; -1: there is none (read-only mounts). */
+enum file_dir {
+	FILE_ROOT,
+	FILE_GROUPS,
+	FILE_TMP,
+	FILE_OURS, /* .toozfs, parent of the rest */
+	FILE_SESSIONS,
+	FILE_MEMBERS,
+	FILE_LEADERS,
+	FILE_WAITERS,
+	FILE_BREAKS,
+	FILE_DIRS,
+};
+
+struct file_session {
+	struct coord_session *session;
+	struct coord_loop *loop;
+	const char *dir;
+	char uuid[33];
+	bool read_only, opened;
+	uint64_t age_ms; /* of a Python member's file until it is hidden */
+	struct coord_worker *locks, *groups, *scans;
+	int dirs[FILE_DIRS];
+	int own; /* our session file, held by an OFD lock */
+	int driver; /* .driver_lock; groups worker */
+	bool driver_shared; /* it could be opened for reading only */
+	bool claimed;
+	atomic_bool closing;
+	unsigned busy; /* loop: jobs under way that belong to no op */
+	struct coord_op *closer;
+	struct coord_list watches[FILE_BUCKETS]; /* loop: file_watch.by_key */
+	struct coord_list breaks; /* loop: breaks that wait for an answer */
+	struct coord_timer touch;
+	struct coord_job touch_job, break_job, wait_job, reap_job;
+	bool touch_busy, break_busy, break_again, wait_busy, wait_again, reap_busy, reap_again;
+	struct coord_timer reap;
+	struct coord_fd *notify_watch;
+	bool notify_works;
+
+	pthread_mutex_t lock; /* guards what follows */
+	struct coord_list held, joined, by_wd[FILE_BUCKETS];
+	int notify; /* inotify, -1: none */
+	int wds[FILE_DIRS], wd_break;
+	struct coord_list gone; /* file_notice: what the loop has to be told */
+};
+
+/* A lock that we hold. In file_session.held until it is unlocked or its grant ends. */
+struct file_held {
+	struct coord_list link;
+	enum coord_kind kind;
+	char hash[FILE_HASH_SIZE];
+	enum coord_mode mode;
+	int fd; /* -1: broken, or let go by close */
+	bool plain, noticed;
+	uint8_t owner[16];
+	uint32_t epoch;
+	uint64_t token, since_us;
+	struct coord_bytes name, member; /* both in text */
+	char text[];
+};
+
+/* A member that we joined. */
+struct file_joined {
+	struct coord_list link;
+	char path[FILE_RAW_PATH]; /* below groups */
+	uint8_t owner[16];
+	uint32_t epoch;
+	bool lost; /* the file was removed by another */
+	struct coord_bytes name; /* of the group, in text */
+	char text[];
+};
+
+struct file_grant {
+	struct file_held *held;
+	struct file_joined *joined;
+};
+
+/* Something about a grant that the loop has to be told. */
+struct file_notice {
+	struct coord_list link;
+	bool lost; /* else contended */
+	enum coord_kind kind;
+	uint8_t owner[16];
+	uint32_t epoch;
+	struct coord_bytes name;
+	char text[];
+};
+
+/*
+ * Interest in a key: a name in the backend that somebody waits for or looks at.
+ *
+ * refs counts the ops and jobs that use it, and one while it is armed, that is, until unwatch.
+ */
+struct file_watch {
+	struct coord_list by_key, by_wd, fired;
+	struct file_session *fs;
+	enum coord_kind kind;
+	char hash[FILE_HASH_SIZE];
+	unsigned refs;
+	bool armed, rearming, rearm_again;
+	/* fs->lock */
+	bool dead;
+	int wd;
+	char entry[256]; /* not empty: wd is a directory, and this entry of it is missed */
+	/* locks worker */
+	int fd; /* kept open, so that looking raises no event */
+	bool writable; /* fd can take exclusive locks */
+	int waiter; /* holds the mark that this mount waits, or -1 */
+	/* loop */
+	struct coord_timer again, expiry;
+	unsigned step;
+	bool expired; /* the last look hid a member by its age: a new mtime matters */
+	struct coord_job job, rearm_job;
+	struct coord_bytes name;
+	char text[];
+};
+
+/* An op on its way through a worker: the scratch of a coord_op. */
+struct file_op {
+	struct coord_job job;
+	struct coord_op *op;
+	struct file_session *fs;
+	struct coord_worker *worker;
+	int (*work)(struct file_op *); /* on the worker: the op's status */
+	void (*after)(struct file_op *); /* on the loop, before the answer; may be NULL */
+	int status;
+	struct file_grant *grant;
+	struct file_held *held; /* LOCK: made beforehand, so that a grant cannot fail on memory */
+	struct file_joined *joined; /* JOIN: the same */
+	struct file_watch *watch;
+	atomic_bool cancelled;
+	bool contended;
+	uint64_t token, expiry_ms; /* what after() needs; expiry_ms: from now, 0: none */
+	bool expired;
+	struct coord_timer timer; /* LOCK_BREAK */
+	struct coord_list link;
+	uint64_t until_ms;
+	char hash[FILE_HASH_SIZE];
+};
+
+/* ---- file.c ---- */
+
+/* Runs work on the worker, then after on the loop, then answers the op. */
+void file_op_start(struct coord_session *, struct coord_op *, struct coord_worker *,
+	int (*work)(struct file_op *), void (*after)(struct file_op *));
+struct file_op *file_op_prepare(struct coord_session *, struct coord_op *);
+void file_op_submit(struct file_op *, struct coord_worker *);
+/* BOOTTIME in ms and UTC in us, for the workers. */
+uint64_t file_now_ms(void);
+uint64_t file_utc_us(void);
+
+/* ---- session.c ---- */
+
+void file_open(struct coord_session *, struct coord_op *);
+void file_close(struct coord_session *, struct coord_op *);
+/* Is the daemon of this session alive? In doubt it is. */
+bool file_session_alive(struct file_session *, const char uuid[33]);
+/* After a job of our own: goes on with a close that waits for the last. */
+void file_idle(struct file_session *);
+
+/* ---- driver_lock.c ---- */
+
+/* Takes tooz's driver lock, until the op's deadline: 0, -ETIMEDOUT, -ECANCELED ... Groups worker. */
+int file_driver_lock(struct file_op *, bool exclusive);
+/* Makes a shared one exclusive if that takes no waiting. */
+bool file_driver_lock_try(struct file_session *);
+void file_driver_unlock(struct file_session *);
+
+/* ---- groups.c ---- */
+
+int file_group_create(struct file_op *);
+int file_group_delete(struct file_op *);
+int file_group_list(struct file_op *);
+int file_group_read(struct file_op *);
+bool file_group_exists(struct file_session *, const char hash[FILE_HASH_SIZE]);
+/* The name of a group, copied into the op's arena. */
+int file_group_name(struct file_op *, const char hash[FILE_HASH_SIZE], struct coord_bytes *ret);
+/* Removes the members that dead daemons left, in every group. */
+void file_groups_reap(struct file_session *);
+
+/* ---- members.c ---- */
+
+enum file_life {
+	FILE_LIVE,
+	FILE_HIDDEN, /* Python's: its mtime is too old, or in the future */
+	FILE_ABANDONED, /* the same, and for so long that it is nobody's any more */
+	FILE_DEAD, /* its daemon has ended */
+};
+enum file_life file_member_life(
+	struct file_session *, const struct file_raw *, const struct stat *, uint64_t *ret_wait_ms);
+/* Reads and decodes <hash>.raw; *ret_data owns the bytes. */
+int file_member_read(
+	int group, const char *file, char **ret_data, struct file_raw *ret, struct stat *ret_stat);
+int file_member_row(
+	struct coord_op *, const struct file_raw *, const struct stat *, bool with_data);
+int file_member_join(struct file_op *);
+int file_member_update(struct file_op *);
+int file_member_leave(struct file_op *);
+int file_member_get(struct file_op *);
+void file_touch_start(struct file_session *);
+void file_members_leave(struct file_session *); /* close: all of ours */
+
+/* ---- locks.c ---- */
+
+void file_lock(struct coord_session *, struct coord_op *);
+int file_lock_work(struct file_op *);
+int file_convert(struct file_op *);
+int file_unlock(struct file_op *);
+int file_lock_check(struct file_op *);
+void file_lock_after(struct file_op *);
+void file_unlock_after(struct file_op *);
+/* Lets go of a held lock; the caller has fs->lock, or nobody else sees it. */
+void file_held_release(struct file_held *);
+/* Opens the file of a lock. create: makes it, and the directories above. */
+int file_lock_open(struct file_session *, enum coord_kind, const char *hash,
+	struct coord_bytes name, int flags, bool create);
+/* Is fd still the file of that name? */
+bool file_lock_same(
+	struct file_session *, enum coord_kind, const char *hash, struct coord_bytes name, int fd);
+int file_ofd(int fd, short type);
+/* What keeps us from an exclusive lock: F_UNLCK nothing; *ret_pid -1 for OFD locks. */
+int file_ofd_look(int fd, short *ret_type, pid_t *ret_pid);
+
+/* ---- waiters.c ---- */
+
+void file_waiter_mark(struct file_watch *);
+void file_waiter_unmark(struct file_watch *);
+bool file_waiter_others(struct file_session *, enum coord_kind, const char *hash);
+/* On the loop: a file in the waiters' directory was touched. */
+void file_waiter_event(struct file_session *, const char *file);
+
+/* ---- look.c ---- */
+
+struct file_look {
+	enum coord_mode mode; /* COORD_NONE: free */
+	bool foreign;
+	uint32_t pid;
+	uint64_t token;
+	bool known; /* record is valid */
+	struct file_record record;
+	char buffer[FILE_LOCK_MAX];
+};
+int file_look(struct file_session *, int fd, struct file_look *ret);
+int file_lock_read(struct file_op *);
+int file_lock_list(struct file_op *);
+
+/* ---- break.c ---- */
+
+void file_lock_break(struct coord_session *, struct coord_op *);
+void file_break_cancel(struct file_op *);
+/* On the loop: a request may lie in our directory. */
+void file_break_event(struct file_session *);
+
+/* ---- notices ---- */
+
+/* Prepares a notice about a held lock or a member; NULL: no memory. */
+struct file_notice *file_notice_new(
+	enum coord_kind, struct coord_bytes name, const uint8_t owner[16], uint32_t epoch);
+void file_notices_tell(struct file_session *); /* loop */
+
+/* ---- watch.c ---- */
+
+int file_notify_open(struct file_session *); /* worker, at open */
+int file_notify_start(struct file_session *); /* loop */
+void file_notify_close(struct file_session *);
+struct file_watch *file_watch_find(struct file_session *, enum coord_kind, const char *hash);
+/* The watch of the op's key, made if make; one more reference. */
+struct file_watch *file_watch_get(struct file_session *, enum coord_kind, struct coord_bytes name,
+	const char *hash, bool make);
+void file_watch_put(struct file_watch *);
+void file_watch_pin(struct file_watch *); /* until unwatch */
+void file_watch_unpin(struct file_watch *);
+void file_unwatch(struct coord_session *, struct coord_key);
+/* On a worker: listens to the object fd (entry NULL), or for an entry of the directory fd. */
+int file_watch_listen(struct file_watch *, int fd, const char *entry);
+/* On the locks worker: opens what a LOCK watch is about, or listens for its coming. */
+void file_watch_lock(struct file_watch *);
+void file_watch_group(struct file_watch *);
+
+#endif
