@@ -90,10 +90,12 @@ static void op_watch_done(struct file_op *f)
 
 static void op_done(struct file_op *f)
 {
+	/* after() goes on with one in progress, perhaps on a worker at once. */
+	bool more = f->status == -EINPROGRESS;
 	if (f->after)
 		f->after(f);
-	if (f->status == -EINPROGRESS)
-		return; /* after() goes on with it */
+	if (more)
+		return;
 	op_watch_done(f);
 	free(f->held);
 	free(f->joined);

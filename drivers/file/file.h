@@ -156,7 +156,7 @@ struct file_op {
 	struct file_joined *joined; /* JOIN: the same */
 	struct file_watch *watch;
 	atomic_bool cancelled;
-	bool contended;
+	bool contended, last; /* last: of a close, the final step is under way */
 	uint64_t token, expiry_ms; /* what after() needs; expiry_ms: from now, 0: none */
 	bool expired;
 	struct coord_timer timer; /* LOCK_BREAK */

@@ -393,9 +393,9 @@ static void close_step(struct file_op *f)
 void file_idle(struct file_session *fs)
 {
 	struct file_op *f = fs->closer ? coord_op_data(fs->closer) : NULL;
-	if (!f || fs->busy || f->work != close_rest || f->status != -EINPROGRESS)
+	if (!f || fs->busy || f->work != close_rest || f->last)
 		return;
-	f->status = 0;
+	f->last = true;
 	file_op_submit(f, fs->groups);
 }
 
