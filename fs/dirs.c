@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Open directories. A directory handle is a snapshot, taken at opendir and at rewinddir, and while it is
+ * open it answers its opener's LOOKUP and GETATTR: `ls -l` of a large directory is one listing and a hash
+ * look-up for each entry. A name that was changed through this mount is forgotten by the snapshots,
+ * and asked of the backend.
+ */
+#include "fs/tree.h"
+
+#include <syslog.h>
+
+/* FNV-1a. */
+static uint32_t name_hash(struct coord_bytes name)
+{
+	uint32_t hash = 0x811c9dc5;
+	for (size_t i = 0; i < name.len; i++)
+		hash = (hash ^ (unsigned char)name.data[i]) * 0x01000193;
+	return hash;
+}
+
+void fs_snapshot_free(struct fs_snapshot *snapshot)
+{
+	if (!snapshot)
+		return;
+	free(snapshot->entries);
+	free(snapshot->buckets);
+	free(snapshot->memory);
+	free(snapshot);
+}
+
+static bool snapshot_alloc(struct fs_snapshot *snapshot, size_t rows, size_t bytes)
+{
+	snapshot->buckets_len = 16;
+	while (snapshot->buckets_len < rows)
+		snapshot->buckets_len *= 2;
+	snapshot->entries = calloc(rows + 1, sizeof(*snapshot->entries));
+	snapshot->buckets = calloc(snapshot->buckets_len, sizeof(*snapshot->buckets));
+	snapshot->memory = malloc(bytes + 1);
+	return snapshot->entries && snapshot->buckets && snapshot->memory;
+}
+
+static char *keep(char *at, struct coord_bytes *bytes)
+{
+	if (bytes->len)
+		memcpy(at, bytes->data, bytes->len);
+	bytes->data = at;
+	return at + bytes->len;
+}
+
+/* Returns how many names cannot be shown. */
+static uint64_t snapshot_fill(
+	struct fs_snapshot *snapshot, const struct coord_row *rows, unsigned without)
+{
+	char *at = snapshot->memory;
+	uint64_t hidden = 0;
+	for (const struct coord_row *row = rows; row; row = row->next) {
+		char file[COORD_NAME_MAX + 1];
+		if (row->flags & without)
+			continue;
+		if (coord_name_encode(row->name, file) < 0) {
+			hidden++;
+			continue;
+		}
+		struct fs_entry *entry = &snapshot->entries[snapshot->len++];
+		entry->row = *row;
+		entry->row.next = NULL;
+		at = keep(at, &entry->row.name);
+		at = keep(at, &entry->row.data);
+		entry->file = at;
+		at = stpcpy(at, file) + 1;
+		uint32_t *bucket = &snapshot->buckets[name_hash(entry->row.name) &
+						      (snapshot->buckets_len - 1)];
+		entry->next = *bucket;
+		*bucket = (uint32_t)snapshot->len;
+	}
+	return hidden;
+}
+
+static struct fs_snapshot *snapshot_new(
+	struct fs *fs, const struct coord_row *rows, unsigned without)
+{
+	size_t len = 0, bytes = 0;
+	for (const struct coord_row *row = rows; row; row = row->next) {
+		len++;
+		bytes += 4 * row->name.len + row->data.len + 1;
+	}
+	struct fs_snapshot *snapshot = calloc(1, sizeof(*snapshot));
+	if (!snapshot || len >= UINT32_MAX || !snapshot_alloc(snapshot, len, bytes)) {
+		fs_snapshot_free(snapshot);
+		return NULL;
+	}
+	snapshot->taken_us = coord_utc_us(fs->loop);
+	uint64_t hidden = snapshot_fill(snapshot, rows, without);
+	if (hidden && fs->coord)
+		coord_count_hidden(fs->coord, hidden);
+	return snapshot;
+}
+
+static struct fs_entry *snapshot_find(const struct fs_snapshot *snapshot, struct coord_bytes name)
+{
+	uint32_t i = snapshot->buckets[name_hash(name) & (snapshot->buckets_len - 1)];
+	for (; i; i = snapshot->entries[i - 1].next) {
+		struct fs_entry *entry = &snapshot->entries[i - 1];
+		if (coord_bytes_equal(entry->row.name, name))
+			return entry;
+	}
+	return NULL;
+}
+
+void fs_dirs_open(fuse_req_t req, struct fs_inode *dir, const struct fuse_file_info *fi)
+{
+	struct fs_call *call = fs_handle_open(req, dir, fi);
+	if (call)
+		dir->type->list(call);
+}
+
+static void reply_entries(fuse_req_t req, struct fs_handle *handle, size_t size, off_t off)
+{
+	const struct fs_inode *dir = handle->inode;
+	const struct fs_snapshot *snapshot = handle->snapshot;
+	char *buf = malloc(size);
+	if (!buf) {
+		fuse_reply_err(req, ENOMEM);
+		return;
+	}
+	handle->listed = true;
+	size_t used = 0;
+	for (size_t i = (size_t)off; i < snapshot->len + 2; i++) {
+		const struct fs_entry *entry = i < 2 ? NULL : &snapshot->entries[i - 2];
+		const char *name = i == 0 ? "." : i == 1 ? ".." : entry->file;
+		const struct fs_inode *parent = dir->parent ? dir->parent : dir;
+		if (!name)
+			continue;
+		struct stat attr = {
+			.st_mode = i < 2 || dir->type->child <= FS_GROUP ? S_IFDIR : S_IFREG,
+			.st_ino = i == 0   ? dir->ino
+				  : i == 1 ? parent->ino
+					   : fs_inode_hash(dir, dir->type->child, entry->row.name),
+		};
+		size_t need =
+			fuse_add_direntry(req, buf + used, size - used, name, &attr, (off_t)i + 1);
+		if (need > size - used)
+			break;
+		used += need;
+	}
+	fuse_reply_buf(req, buf, used);
+	free(buf);
+}
+
+void fs_dirs_read(fuse_req_t req, struct fs_handle *handle, size_t size, off_t off)
+{
+	if (off || !handle->listed) {
+		reply_entries(req, handle, size, off);
+		return;
+	}
+	struct fs_call *call = fs_call_new(req, handle->inode, handle);
+	if (!call)
+		return;
+	call->size = size;
+	handle->inode->type->list(call);
+}
+
+void fs_dirs_filled(struct fs_call *call, const struct coord_row *rows, unsigned without)
+{
+	struct fs_snapshot *snapshot = snapshot_new(call->fs, rows, without);
+	if (!snapshot) {
+		fs_call_error(call, ENOMEM);
+		return;
+	}
+	fs_snapshot_free(call->handle->snapshot);
+	call->handle->snapshot = snapshot;
+	if (call->owns_handle) {
+		fs_call_opened(call);
+		return;
+	}
+	reply_entries(call->req, call->handle, call->size, call->off);
+	fs_call_free(call);
+}
+
+static bool opened_by(const struct fs_handle *handle, const struct fuse_ctx *ctx)
+{
+	return handle->snapshot && handle->opener_pid == ctx->pid && handle->opener_uid == ctx->uid;
+}
+
+const struct fs_entry *fs_dirs_find(
+	fuse_req_t req, const struct fs_inode *dir, struct coord_bytes name)
+{
+	const struct fuse_ctx *ctx = fuse_req_ctx(req);
+	const struct fs_handle *handle;
+	coord_list_each (handle, &dir->opens, link) {
+		const struct fs_entry *entry =
+			opened_by(handle, ctx) ? snapshot_find(handle->snapshot, name) : NULL;
+		if (entry)
+			return entry->file ? entry : NULL;
+	}
+	return NULL;
+}
+
+bool fs_dirs_has(fuse_req_t req, const struct fs_inode *dir)
+{
+	const struct fuse_ctx *ctx = fuse_req_ctx(req);
+	const struct fs_handle *handle;
+	coord_list_each (handle, &dir->opens, link)
+		if (opened_by(handle, ctx))
+			return true;
+	return false;
+}
+
+void fs_dirs_forget(struct fs_inode *dir, struct coord_bytes name)
+{
+	struct fs_handle *handle;
+	coord_list_each (handle, &dir->opens, link) {
+		struct fs_entry *entry =
+			handle->snapshot ? snapshot_find(handle->snapshot, name) : NULL;
+		if (entry)
+			entry->file = NULL;
+	}
+}

@@ -1,0 +1,556 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * flock(2) and fcntl(2) onto the coordinator's holdings.
+ *
+ * A holding belongs to the handle through which it was taken, and ends with it at the latest. The kernel
+ * reuses lock owners, so flock goes by handle; fcntl by (inode, owner), ended by that owner's FLUSH of
+ * any handle of the inode, as POSIX wants. OFD locks come as fcntl with an owner that never flushes,
+ * and so end with their handle.
+ *
+ * flock and the first owner of fcntl on a handle share the handle's holding: one program that uses both
+ * does not shut itself out. It is let go when both did. Another owner on the same handle (after a fork)
+ * has a holding of its own.
+ *
+ * A wait that is interrupted keeps its place: the kernel sends the request again after SIGCONT or a
+ * handled signal. Members are locked among the handles of this mount only; see members.c for what
+ * holding one means.
+ */
+#include "fs/waits.h"
+
+#include <assert.h>
+#include <sys/file.h>
+
+int fs_lock_errno(int code)
+{
+	switch (code < 0 ? -code : code) {
+	case EHOSTDOWN:
+	case ETIMEDOUT:
+	case EOPNOTSUPP:
+	case ESHUTDOWN:
+	case ECANCELED:
+		return ENOLCK;
+	default:
+		return code < 0 ? -code : code;
+	}
+}
+
+/* ---- Holdings ---- */
+
+static struct coord_bytes lock_name(const struct fs_inode *inode, char buf[2 * COORD_NAME_MAX + 2])
+{
+	if (inode->kind != FS_MEMBER)
+		return inode->name;
+	struct coord_bytes group = inode->parent->name;
+	memcpy(buf, group.data, group.len);
+	buf[group.len] = 0;
+	memcpy(buf + group.len + 1, inode->name.data, inode->name.len);
+	return (struct coord_bytes){buf, group.len + 1 + inode->name.len};
+}
+
+static int holding_new(struct fs *fs, struct fs_handle *handle, struct fs_holding **ret)
+{
+	char buf[2 * COORD_NAME_MAX + 2];
+	struct fs_holding *holding = calloc(1, sizeof(*holding));
+	if (!holding)
+		return -ENOMEM;
+	int r = coord_holding_new(fs->coord, handle->inode->type->lock_kind,
+		lock_name(handle->inode, buf), holding, &holding->held);
+	if (r < 0) {
+		free(holding);
+		return r;
+	}
+	holding->handle = handle;
+	holding->inode = handle->inode;
+	coord_list_add(&handle->holdings, &holding->link);
+	*ret = holding;
+	return 0;
+}
+
+static void disown(struct fs *fs, struct fs_holding *holding)
+{
+	if (holding->owned)
+		coord_table_remove(&fs->owners, &holding->node);
+	holding->owned = false;
+}
+
+static int own(struct fs *fs, struct fs_holding *holding, uint64_t owner)
+{
+	holding->key.inode = holding->inode;
+	holding->key.owner = owner;
+	holding->node.key = (struct coord_bytes){(const char *)&holding->key, sizeof(holding->key)};
+	int r = coord_table_add(&fs->owners, &holding->node);
+	holding->owned = r == 0;
+	return r;
+}
+
+static bool is_member(const struct fs_holding *holding)
+{
+	return holding->inode->kind == FS_MEMBER;
+}
+
+/* The backend's side is let go; who polls or holds a member learns it. */
+static void let_go(struct fs *fs, struct fs_holding *holding)
+{
+	bool had = coord_holding_state(holding->held) != COORD_FREE;
+	holding->flock = holding->posix = COORD_NONE;
+	if (!had)
+		return;
+	coord_unlock(holding->held, NULL, NULL);
+	fs_dirs_forget(holding->inode->parent, holding->inode->name);
+	fs_handle_notify(holding->handle);
+	if (is_member(holding))
+		fs_member_unbind(fs, holding->inode);
+}
+
+static void holding_free(struct fs *fs, struct fs_holding *holding)
+{
+	let_go(fs, holding);
+	disown(fs, holding);
+	coord_list_remove(&holding->link);
+	if (holding->handle->holding == holding)
+		holding->handle->holding = NULL;
+	coord_holding_free(holding->held);
+	free(holding->taker);
+	free(holding);
+}
+
+/* The holding that an fcntl owner uses through a handle. With make NULL means -errno in *ret_status. */
+static struct fs_holding *posix_holding(
+	struct fs *fs, struct fs_handle *handle, uint64_t owner, bool make, int *ret_status)
+{
+	struct {
+		struct fs_inode *inode;
+		uint64_t owner;
+	} key = {handle->inode, owner};
+	struct coord_node *node = coord_table_find(
+		&fs->owners, 0, (struct coord_bytes){(const char *)&key, sizeof(key)});
+	if (node || !make)
+		return node ? coord_container(node, struct fs_holding, node) : NULL;
+	struct fs_holding *holding = handle->holding;
+	if (!holding || holding->owned) {
+		*ret_status = holding_new(fs, handle, &holding);
+		if (*ret_status < 0)
+			return NULL;
+	}
+	*ret_status = own(fs, holding, owner);
+	if (*ret_status < 0) {
+		if (holding != handle->holding)
+			holding_free(fs, holding);
+		return NULL;
+	}
+	if (!handle->holding)
+		handle->holding = holding;
+	return holding;
+}
+
+/* An fcntl owner has no use of it any more: what nobody else uses goes. */
+static void posix_tidy(struct fs *fs, struct fs_holding *holding)
+{
+	if (holding->posix != COORD_NONE || holding->waits)
+		return;
+	disown(fs, holding);
+	if (holding != holding->handle->holding && holding->flock == COORD_NONE)
+		holding_free(fs, holding);
+}
+
+struct fs_holding *fs_handle_holding(const struct fs_handle *handle)
+{
+	struct fs_holding *holding, *found = NULL;
+	coord_list_each (holding, &handle->holdings, link) {
+		enum coord_holding_state state = coord_holding_state(holding->held);
+		if (state == COORD_HOLDING_LOST)
+			return holding;
+		if (state == COORD_HELD && !found)
+			found = holding;
+	}
+	return found;
+}
+
+/* ---- Waiting ---- */
+
+void fs_wait_drop(struct fs_wait *wait)
+{
+	if (!wait)
+		return;
+	struct fs *fs = wait->fs;
+	if (wait->running)
+		coord_wait_cancel(&wait->wait, wait->interrupted && wait->blocking);
+	if (wait->join) {
+		coord_req_drop(wait->join);
+		let_go(fs, wait->holding);
+	}
+	wait->holding->waits--;
+	coord_list_remove(&wait->link);
+	fs_uid_wait_done(fs, wait->uid);
+	free(wait);
+}
+
+static void wait_answer(struct fs_wait *wait, int code)
+{
+	struct fs *fs = wait->fs;
+	struct fs_holding *holding = wait->holding;
+	bool posix = wait->posix, interrupted = wait->interrupted;
+	fuse_req_t req = wait->req;
+	fs_wait_drop(wait);
+	/* Whoever cannot be told does not hold. */
+	if (fuse_reply_err(req, fs_lock_errno(code)) < 0 && code == 0)
+		let_go(fs, holding);
+	if (posix && !interrupted)
+		posix_tidy(fs, holding);
+}
+
+static void wait_interrupt(fuse_req_t req, void *user)
+{
+	struct fs_wait *wait = user;
+	wait->interrupted = true;
+	if (wait->registered)
+		wait_answer(wait, EINTR);
+}
+
+static void excl_answer(struct fs_wait *wait, int status)
+{
+	struct fs_call *call = wait->call;
+	call->lock = NULL;
+	fs_wait_drop(wait);
+	if (status == 0)
+		fs_held_created(call);
+	else
+		fs_call_error(call, status == -EAGAIN ? EEXIST : status);
+}
+
+static void wait_end(struct fs_wait *wait, int status)
+{
+	if (wait->call)
+		excl_answer(wait, status);
+	else
+		wait_answer(wait, status);
+}
+
+static void wait_joined(void *user, int status, const struct coord_row *rows, size_t rows_len)
+{
+	struct fs_wait *wait = user;
+	wait->join = NULL;
+	fs_dirs_forget(wait->holding->inode->parent, wait->holding->inode->name);
+	if (status < 0)
+		let_go(wait->fs, wait->holding);
+	wait_end(wait, status);
+}
+
+static void wait_granted(struct fs_wait *wait)
+{
+	struct fs_holding *holding = wait->holding;
+	if (wait->posix)
+		holding->posix = wait->mode;
+	else
+		holding->flock = wait->mode;
+	fs_dirs_forget(holding->inode->parent, holding->inode->name);
+	if (wait->fs->options.on_loss) {
+		free(holding->taker);
+		holding->taker =
+			fs_trace_new(wait->fs, (int32_t)holding->taker_pid, holding->taker_uid);
+	}
+	int r = is_member(holding) ? fs_member_bind(wait, wait_joined) : 0;
+	if (r < 0)
+		let_go(wait->fs, holding);
+	if (r <= 0)
+		wait_end(wait, r);
+}
+
+static void wait_done(struct coord_wait *coord_wait, int status)
+{
+	struct fs_wait *wait = coord_container(coord_wait, struct fs_wait, wait);
+	struct fs_holding *holding = wait->holding;
+	wait->running = false;
+	if (status == 0) {
+		wait_granted(wait);
+		return;
+	}
+	/* A failed conversion of flock(2) has let go of what was held. */
+	if (coord_holding_state(holding->held) == COORD_FREE) {
+		bool had = holding->flock != COORD_NONE || holding->posix != COORD_NONE;
+		holding->flock = holding->posix = COORD_NONE;
+		if (had && is_member(holding))
+			fs_member_unbind(wait->fs, holding->inode);
+	}
+	wait_end(wait, status);
+}
+
+static struct fs_wait *wait_new(
+	fuse_req_t req, struct fs_holding *holding, enum coord_mode mode, bool posix, bool blocking)
+{
+	struct fs *fs = fs_of(req);
+	const struct fuse_ctx *ctx = fuse_req_ctx(req);
+	struct fs_uid *uid = blocking ? fs_uid_get(fs, ctx->uid) : NULL;
+	if (!fs_uid_wait(uid))
+		return NULL;
+	struct fs_wait *wait = calloc(1, sizeof(*wait));
+	if (!wait) {
+		fs_uid_wait_done(fs, uid);
+		return NULL;
+	}
+	wait->wait.fn = wait_done;
+	wait->fs = fs;
+	wait->req = req;
+	wait->holding = holding;
+	wait->uid = uid;
+	wait->mode = (uint8_t)mode;
+	wait->posix = posix;
+	wait->blocking = blocking;
+	holding->waits++;
+	holding->taker_pid = (uint32_t)ctx->pid;
+	holding->taker_uid = ctx->uid;
+	coord_holding_set_taker(holding->held, (uint32_t)ctx->pid, ctx->uid);
+	coord_list_add(&fs->waits, &wait->link);
+	return wait;
+}
+
+static void wait_start(struct fs_wait *wait, unsigned flags)
+{
+	struct fs_holding *holding = wait->holding;
+	enum coord_mode mode = wait->mode, other = wait->posix ? holding->flock : holding->posix;
+	const struct fs_handle *handle = holding->handle;
+	int r = 0;
+	if (handle->leader && coord_holding_state(holding->held) == COORD_FREE)
+		r = coord_holding_set_leader(
+			holding->held, (struct coord_bytes){handle->leader, handle->leader_len});
+	if (r < 0) {
+		wait_end(wait, r);
+		return;
+	}
+	wait->running = true;
+	coord_lock(holding->held, mode > other ? mode : other, flags, &wait->wait);
+}
+
+static int may_lock(fuse_req_t req, const struct fs_handle *handle, enum coord_mode mode)
+{
+	if (!handle->inode->type->lockable)
+		return EOPNOTSUPP;
+	if (mode == COORD_NONE)
+		return 0;
+	if (fs_of(req)->options.read_only)
+		return EROFS;
+	if (!fs_may_write(req, handle))
+		return EACCES;
+	if (handle->inode->kind == FS_LEADER && mode == COORD_SHARED)
+		return EINVAL;
+	return 0;
+}
+
+static void acquire(
+	fuse_req_t req, struct fs_holding *holding, enum coord_mode mode, bool posix, bool blocking)
+{
+	struct fs_wait *wait = wait_new(req, holding, mode, posix, blocking);
+	if (!wait) {
+		fuse_reply_err(req, ENOLCK);
+		return;
+	}
+	fuse_req_interrupt_func(req, wait_interrupt, wait);
+	wait->registered = true;
+	if (wait->interrupted) {
+		wait_answer(wait, EINTR);
+		return;
+	}
+	wait_start(wait, (blocking ? COORD_LOCK_WAIT : 0) | (posix ? COORD_LOCK_ATOMIC : 0));
+}
+
+/* ---- flock ---- */
+
+void fs_flock(fuse_req_t req, struct fs_handle *handle, int op)
+{
+	struct fs *fs = fs_of(req);
+	int what = op & ~LOCK_NB;
+	enum coord_mode mode = what == LOCK_EX   ? COORD_EXCLUSIVE
+			       : what == LOCK_SH ? COORD_SHARED
+						 : COORD_NONE;
+	int code = may_lock(req, handle, mode);
+	if (code) {
+		fuse_reply_err(req, code);
+		return;
+	}
+	if (mode == COORD_NONE) {
+		fs_flocks_release_flock(fs, handle);
+		fuse_reply_err(req, 0);
+		return;
+	}
+	int r = handle->holding ? 0 : holding_new(fs, handle, &handle->holding);
+	if (r < 0)
+		fuse_reply_err(req, fs_lock_errno(r));
+	else
+		acquire(req, handle->holding, mode, false, !(op & LOCK_NB));
+}
+
+void fs_flocks_release_flock(struct fs *fs, struct fs_handle *handle)
+{
+	struct fs_holding *holding = handle->holding;
+	if (!holding)
+		return;
+	holding->flock = COORD_NONE;
+	if (holding->posix == COORD_NONE ||
+		coord_holding_state(holding->held) == COORD_HOLDING_LOST)
+		let_go(fs, holding);
+}
+
+/* ---- fcntl ---- */
+
+static void posix_unlock(struct fs *fs, struct fs_holding *holding)
+{
+	holding->posix = COORD_NONE;
+	if (holding->flock == COORD_NONE ||
+		coord_holding_state(holding->held) == COORD_HOLDING_LOST)
+		let_go(fs, holding);
+	posix_tidy(fs, holding);
+}
+
+void fs_setlk(fuse_req_t req, struct fs_handle *handle, uint64_t owner, const struct flock *lock,
+	bool wait)
+{
+	struct fs *fs = fs_of(req);
+	enum coord_mode mode = lock->l_type == F_WRLCK   ? COORD_EXCLUSIVE
+			       : lock->l_type == F_RDLCK ? COORD_SHARED
+							 : COORD_NONE;
+	int code = lock->l_start != 0 ? EINVAL : may_lock(req, handle, mode);
+	if (!handle->inode->type->lockable)
+		code = EOPNOTSUPP;
+	if (code) {
+		fuse_reply_err(req, code);
+		return;
+	}
+	int r = 0;
+	struct fs_holding *holding = posix_holding(fs, handle, owner, mode != COORD_NONE, &r);
+	if (mode == COORD_NONE) {
+		if (holding)
+			posix_unlock(fs, holding);
+		fuse_reply_err(req, 0);
+	} else if (!holding) {
+		fuse_reply_err(req, fs_lock_errno(r));
+	} else {
+		acquire(req, holding, mode, true, wait);
+	}
+}
+
+static void reply_getlk(fuse_req_t req, enum coord_mode asked, const struct fs_holding *mine,
+	const struct coord_lock_info *info)
+{
+	struct flock lock = {.l_type = F_UNLCK, .l_whence = SEEK_SET};
+	enum coord_mode own = mine ? coord_holding_mode(mine->held) : COORD_NONE;
+	bool others =
+		info->held && own != COORD_EXCLUSIVE && (own == COORD_NONE || info->holders > 1);
+	if (others && (info->mode == COORD_EXCLUSIVE || asked == COORD_EXCLUSIVE)) {
+		lock.l_type = info->mode == COORD_SHARED ? F_RDLCK : F_WRLCK;
+		lock.l_pid = own == COORD_NONE ? (pid_t)info->pid : 0;
+	}
+	fuse_reply_lock(req, &lock);
+}
+
+static void getlk_looked(void *user, int status, const struct coord_lock_info *info)
+{
+	struct fs_call *call = user;
+	call->wait = NULL;
+	if (status < 0) {
+		fs_call_error(call, fs_lock_errno(status));
+		return;
+	}
+	reply_getlk(call->req, (enum coord_mode)call->flags, NULL, info);
+	fs_call_free(call);
+}
+
+void fs_getlk(fuse_req_t req, struct fs_handle *handle, uint64_t owner, const struct flock *lock)
+{
+	struct fs *fs = fs_of(req);
+	enum coord_kind kind = handle->inode->type->lock_kind;
+	enum coord_mode asked = lock->l_type == F_RDLCK ? COORD_SHARED : COORD_EXCLUSIVE;
+	struct coord_lock_info info = {0};
+	char buf[2 * COORD_NAME_MAX + 2];
+	struct coord_bytes name = lock_name(handle->inode, buf);
+	if (!handle->inode->type->lockable || lock->l_start != 0) {
+		fuse_reply_err(req, lock->l_start ? EINVAL : EOPNOTSUPP);
+		return;
+	}
+	const struct fs_holding *mine = posix_holding(fs, handle, owner, false, NULL);
+	if (!mine)
+		mine = handle->holding;
+	if (kind == COORD_MEMBER) {
+		fs_member_lock_info(fs, name, &info);
+		reply_getlk(req, asked, mine, &info);
+		return;
+	}
+	int r = coord_lock_peek(fs->coord, kind, name, &info);
+	if (r != -EAGAIN) {
+		if (r < 0)
+			fuse_reply_err(req, -r);
+		else
+			reply_getlk(req, asked, mine, &info);
+		return;
+	}
+	struct fs_call *call = fs_call_new(req, handle->inode, handle);
+	if (!call)
+		return;
+	call->flags = asked;
+	fs_call_started(
+		call, coord_lock_look(fs->coord, kind, name, getlk_looked, call, &call->wait));
+}
+
+void fs_flocks_flush(struct fs *fs, struct fs_inode *inode, uint64_t owner)
+{
+	struct {
+		struct fs_inode *inode;
+		uint64_t owner;
+	} key = {inode, owner};
+	struct coord_node *node = coord_table_find(
+		&fs->owners, 0, (struct coord_bytes){(const char *)&key, sizeof(key)});
+	if (node)
+		posix_unlock(fs, coord_container(node, struct fs_holding, node));
+}
+
+/* ---- The rest ---- */
+
+void fs_flocks_release(struct fs *fs, struct fs_handle *handle)
+{
+	while (!coord_list_empty(&handle->holdings)) {
+		struct fs_holding *holding =
+			coord_container(handle->holdings.next, struct fs_holding, link);
+		assert(!holding->waits);
+		holding_free(fs, holding);
+	}
+}
+
+void fs_flocks_drop(struct fs *fs, struct fs_holding *holding)
+{
+	let_go(fs, holding);
+}
+
+void fs_flock_excl(struct fs_call *call)
+{
+	int r = holding_new(call->fs, call->handle, &call->handle->holding);
+	if (r < 0) {
+		fs_call_error(call, r);
+		return;
+	}
+	struct fs_wait *wait =
+		wait_new(call->req, call->handle->holding, COORD_EXCLUSIVE, false, false);
+	if (!wait) {
+		fs_call_error(call, ENOMEM);
+		return;
+	}
+	wait->call = call;
+	call->lock = wait;
+	wait_start(wait, COORD_LOCK_SHORT);
+}
+
+size_t fs_waiting_pids(struct fs *fs, int32_t *ret, size_t max)
+{
+	size_t len = 0;
+	const struct fs_wait *wait;
+	coord_list_each (wait, &fs->waits, link) {
+		if (len < max)
+			ret[len] = fuse_req_ctx(wait->req)->pid;
+		len++;
+	}
+	return len;
+}
+
+void fs_waits_end(struct fs *fs, int code)
+{
+	while (!coord_list_empty(&fs->waits))
+		wait_end(coord_container(fs->waits.next, struct fs_wait, link), code);
+}

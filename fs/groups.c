@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * groups/: one directory for each group. What lies in a group is in members.c.
+ */
+#include "fs/tree.h"
+
+/* A group that was made here: its maker may remove it. */
+struct made {
+	struct coord_list link; /* fs->made */
+	uint32_t uid;
+	size_t len;
+	char name[];
+};
+
+static struct made *made_find(struct fs *fs, struct coord_bytes name)
+{
+	struct made *made;
+	coord_list_each (made, &fs->made, link)
+		if (coord_bytes_equal((struct coord_bytes){made->name, made->len}, name))
+			return made;
+	return NULL;
+}
+
+static void made_forget(struct fs *fs, struct coord_bytes name)
+{
+	struct made *made = made_find(fs, name);
+	if (!made)
+		return;
+	coord_list_remove(&made->link);
+	free(made);
+}
+
+/* Root and the owner need no record. Without memory for it only they may remove the group. */
+static void made_add(struct fs *fs, struct coord_bytes name, uint32_t uid)
+{
+	made_forget(fs, name);
+	if (uid == 0 || uid == fs->options.uid)
+		return;
+	struct made *made = malloc(sizeof(*made) + name.len);
+	if (!made)
+		return;
+	made->uid = uid;
+	made->len = name.len;
+	memcpy(made->name, name.data, name.len);
+	coord_list_add(&fs->made, &made->link);
+}
+
+void fs_groups_done(struct fs *fs)
+{
+	struct made *made, *after;
+	coord_list_each_safe (made, after, &fs->made, link)
+		free(made);
+	coord_list_init(&fs->made);
+}
+
+static void reply_group(struct fs_call *call)
+{
+	struct stat attr;
+	fs_attr(call->fs, call->inode, &attr);
+	fs_call_entry(call, &attr);
+}
+
+/* Decodes a name and begins a call about that group. NULL: answered. */
+static struct fs_call *begin(fuse_req_t req, struct fs_inode *dir, const char *file, bool create)
+{
+	char buf[COORD_NAME_MAX + 1];
+	struct coord_bytes name;
+	int r = fs_name_decode(file, create, buf, &name);
+	if (r < 0) {
+		fuse_reply_err(req, -r);
+		return NULL;
+	}
+	struct fs_inode *inode = fs_inode_get(fs_of(req), dir, FS_GROUP, name);
+	if (!inode) {
+		fuse_reply_err(req, ENOMEM);
+		return NULL;
+	}
+	struct fs_call *call = fs_call_new(req, inode, NULL);
+	fs_inode_unref(fs_of(req), inode);
+	return call;
+}
+
+static void looked(void *user, int status, const struct coord_row *rows, size_t rows_len)
+{
+	struct fs_call *call = user;
+	call->wait = NULL;
+	if (status < 0)
+		fs_call_error(call, status);
+	else
+		reply_group(call);
+}
+
+static void groups_lookup(fuse_req_t req, struct fs_inode *dir, const char *file)
+{
+	struct fs_call *call = begin(req, dir, file, false);
+	if (!call)
+		return;
+	if (fs_dirs_has(req, call->inode) || fs_dirs_find(req, dir, call->inode->name)) {
+		reply_group(call);
+		return;
+	}
+	int r = coord_group_read(
+		call->fs->coord, call->inode->name, false, looked, call, &call->wait);
+	fs_call_started(call, r == -EINVAL ? -ENOENT : r);
+}
+
+static void made_group(void *user, int status, const struct coord_row *rows, size_t rows_len)
+{
+	struct fs_call *call = user;
+	call->wait = NULL;
+	fs_dirs_forget(call->inode->parent, call->inode->name);
+	if (status < 0) {
+		fs_call_error(call, status);
+		return;
+	}
+	made_add(call->fs, call->inode->name, call->uid);
+	reply_group(call);
+}
+
+static void groups_mkdir(fuse_req_t req, struct fs_inode *dir, const char *file)
+{
+	if (fs_of(req)->options.read_only) {
+		fuse_reply_err(req, EROFS);
+		return;
+	}
+	struct fs_call *call = begin(req, dir, file, true);
+	if (!call || !fs_call_short(call))
+		return;
+	fs_call_started(call, coord_group_create(call->fs->coord, call->inode->name, made_group,
+				      call, &call->wait));
+}
+
+static void removed_group(void *user, int status, const struct coord_row *rows, size_t rows_len)
+{
+	struct fs_call *call = user;
+	call->wait = NULL;
+	fs_dirs_forget(call->inode->parent, call->inode->name);
+	if (status == 0) {
+		made_forget(call->fs, call->inode->name);
+		/* The kernel marks the inode of a removed directory dead; a new group is another. */
+		fs_inode_unhash(call->fs, call->inode);
+	}
+	fs_call_error(call, status);
+}
+
+static void remove_group(struct fs_call *call)
+{
+	fs_call_started(call, coord_group_delete(call->fs->coord, call->inode->name, removed_group,
+				      call, &call->wait));
+}
+
+static void groups_rmdir(fuse_req_t req, struct fs_inode *dir, const char *file)
+{
+	if (fs_of(req)->options.read_only) {
+		fuse_reply_err(req, EROFS);
+		return;
+	}
+	struct fs_call *call = begin(req, dir, file, false);
+	if (!call)
+		return;
+	const struct made *made = made_find(call->fs, call->inode->name);
+	if (!fs_may_undo(req, made ? made->uid : UINT32_MAX)) {
+		fs_call_error(call, EACCES);
+		return;
+	}
+	fs_call_after_changes(call, call->inode, remove_group);
+}
+
+static void listed(void *user, int status, const struct coord_row *rows, size_t rows_len)
+{
+	struct fs_call *call = user;
+	call->wait = NULL;
+	if (status < 0)
+		fs_call_error(call, status);
+	else
+		fs_dirs_filled(call, rows, 0);
+}
+
+static void groups_list(struct fs_call *call)
+{
+	fs_call_started(call, coord_group_list(call->fs->coord, listed, call, &call->wait));
+}
+
+/* rm of a directory is rmdir's business; there are no files here. */
+static void groups_unlink(fuse_req_t req, struct fs_inode *dir, const char *file)
+{
+	fuse_reply_err(req, EISDIR);
+}
+
+const struct fs_type fs_type_groups = {
+	.is_dir = true,
+	.child = FS_GROUP,
+	.lookup = groups_lookup,
+	.mkdir = groups_mkdir,
+	.rmdir = groups_rmdir,
+	.unlink = groups_unlink,
+	.list = groups_list,
+	.getattr = fs_reply_plain_attr,
+};
