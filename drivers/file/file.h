@@ -133,6 +133,8 @@ struct file_watch {
 	int fd; /* kept open, so that looking raises no event */
 	bool writable; /* fd can take exclusive locks */
 	int waiter; /* holds the mark that this mount waits, or -1 */
+	uint64_t
+		defer_ms; /* BOOTTIME until which new sharers let a writer go first; 0: no writer */
 	/* loop */
 	struct coord_timer again, expiry;
 	unsigned step;
@@ -250,8 +252,10 @@ int file_ofd_look(int fd, short *ret_type, pid_t *ret_pid);
 
 /* ---- waiters.c ---- */
 
-void file_waiter_mark(struct file_watch *);
+void file_waiter_mark(struct file_watch *, enum coord_mode);
 void file_waiter_unmark(struct file_watch *);
+/* Does another mount wait to hold it exclusively? */
+bool file_waiter_writers(struct file_watch *);
 bool file_waiter_others(struct file_session *, enum coord_kind, const char *hash);
 /* On the loop: a file in the waiters' directory was touched. */
 void file_waiter_event(struct file_session *, const char *file);

@@ -228,7 +228,24 @@ static void lock_keep(struct file_op *f, int fd)
 	}
 	w->fd = fd;
 	w->writable = true;
-	file_waiter_mark(w);
+	file_waiter_mark(w, f->held->mode);
+}
+
+/* Readers who take turns would keep a writer out for ever: a sharer that can wait lets one that waits on
+ * another mount go first, but not for longer than it would take to look again. */
+static bool lock_defer(struct file_op *f)
+{
+	struct file_watch *w = f->op->flags & COORD_OP_WATCH ? f->watch : NULL;
+	if (!w || f->held->mode != COORD_SHARED)
+		return false;
+	uint64_t now = file_now_ms();
+	if (!file_waiter_writers(w)) {
+		w->defer_ms = 0;
+		return false;
+	}
+	if (!w->defer_ms)
+		w->defer_ms = now + FILE_SAFETY_MS;
+	return now < w->defer_ms;
 }
 
 static int lock_try(struct file_op *f)
@@ -237,7 +254,8 @@ static int lock_try(struct file_op *f)
 	int fd = lock_descriptor(f);
 	if (fd < 0)
 		return fd;
-	int r = file_ofd(fd, held->mode == COORD_EXCLUSIVE ? F_WRLCK : F_RDLCK);
+	int r = lock_defer(f) ? -EBUSY
+			      : file_ofd(fd, held->mode == COORD_EXCLUSIVE ? F_WRLCK : F_RDLCK);
 	if (r == -EBUSY) {
 		lock_keep(f, fd);
 		return r;
@@ -261,8 +279,10 @@ static void lock_granted(struct file_op *f)
 	struct file_held *held = f->held;
 	held->noticed = true;
 	f->token = held->token;
-	if (f->watch)
+	if (f->watch) {
 		file_waiter_unmark(f->watch);
+		f->watch->defer_ms = 0;
+	}
 	/* Who shares may go on for long without a release at which others are looked for. */
 	f->contended = held->mode == COORD_SHARED && file_waiter_others(fs, held->kind, held->hash);
 	pthread_mutex_lock(&fs->lock);
@@ -377,7 +397,7 @@ int file_convert(struct file_op *f)
 		int r = file_ofd(held->fd, F_WRLCK);
 		if (r == -EBUSY) {
 			if (w)
-				file_waiter_mark(w);
+				file_waiter_mark(w, COORD_EXCLUSIVE);
 			f->op->retry_ms = retry_ms(f);
 		}
 		if (r)

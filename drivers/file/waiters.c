@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Who waits: a mount that waits for a lock marks it by a shared OFD lock on .toozfs/waiters/<lock>, and
- * touches that file. The holder is told, so that it does not take the lock again at once, and looks
+ * touches that file. Its byte 0 is locked by who waits to hold exclusively, byte 1 by who waits to share,
+ * so that new sharers can let a writer go first. The holder is told, so that it does not take the lock again at once, and looks
  * once more when it lets go. The last one to wait removes the file.
  */
 #include "drivers/file/file.h"
@@ -15,9 +16,20 @@ static void waiter_name(enum coord_kind kind, const char *hash, char ret[WAITER_
 	snprintf(ret, WAITER_NAME, "%s-%s", kind == COORD_LEADER ? "leader" : "lock", hash);
 }
 
-void file_waiter_mark(struct file_watch *w)
+static int mark_lock(int fd, short type, enum coord_mode mode)
+{
+	struct flock lock = {.l_type = type,
+		.l_whence = SEEK_SET,
+		.l_start = mode == COORD_EXCLUSIVE ? 0 : 1,
+		.l_len = 1};
+	return fcntl(fd, F_OFD_SETLK, &lock) ? -errno : 0;
+}
+
+void file_waiter_mark(struct file_watch *w, enum coord_mode mode)
 {
 	int dir = w->fs->dirs[FILE_WAITERS];
+	if (w->waiter >= 0)
+		mark_lock(w->waiter, F_RDLCK, mode);
 	if (w->waiter >= 0 || dir < 0)
 		return;
 	char name[WAITER_NAME];
@@ -27,7 +39,7 @@ void file_waiter_mark(struct file_watch *w)
 		if (fd < 0)
 			return;
 		/* It may just be removed by the last one before us. */
-		if (file_ofd(fd, F_RDLCK) == 0 && file_same_at(dir, name, fd)) {
+		if (mark_lock(fd, F_RDLCK, mode) == 0 && file_same_at(dir, name, fd)) {
 			w->waiter = fd;
 			futimens(fd, NULL);
 			return;
@@ -59,6 +71,18 @@ bool file_waiter_others(struct file_session *fs, enum coord_kind kind, const cha
 	short type;
 	pid_t pid;
 	return fd >= 0 && file_ofd_look(fd, &type, &pid) == 0 && type != F_UNLCK;
+}
+
+bool file_waiter_writers(struct file_watch *w)
+{
+	char name[WAITER_NAME];
+	waiter_name(w->kind, w->hash, name);
+	_cleanup_close_ int own = -1;
+	int fd = w->waiter; /* on which our own mark does not count */
+	if (fd < 0 && w->fs->dirs[FILE_WAITERS] >= 0)
+		fd = own = file_open_at(w->fs->dirs[FILE_WAITERS], name, O_RDONLY, false, NULL);
+	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_len = 1};
+	return fd >= 0 && fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
 }
 
 /* The next held lock that was asked for and not looked at yet; NULL: none is left. */
