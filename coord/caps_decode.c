@@ -512,6 +512,8 @@ static int put_ext(struct unpacking *s, const struct item *item, int depth)
 static int put_item(struct unpacking *s, const struct item *item, int depth)
 {
 	char text[24];
+	if (!s->out && item->type < ARRAY)
+		return 0; /* the head was all there was to check */
 	switch (item->type) {
 	case NIL:
 		return put_text(s, "null");
