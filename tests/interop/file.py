@@ -1,0 +1,567 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The file driver and Python's, on one directory, both ways round."""
+import datetime
+import errno
+import hashlib
+import os
+import signal
+import stat
+import time
+
+import interop
+import lib
+from lib import EX, NB, SH, UN, fields, read, touch, wait_until, write
+
+import fasteners
+import fcntl
+
+
+def sha(name):
+    return hashlib.sha1(name).hexdigest()
+
+
+def driver_lock(directory):
+    interop.state["driver"] = fasteners.InterProcessLock(os.path.join(directory, ".driver_lock"))
+    return interop.state["driver"].acquire()
+
+
+lib.ACTIONS["driver_lock"] = driver_lock
+
+
+class File(interop.Case):
+    options = "membership_timeout=2"
+
+    def setUp(self):
+        self.dir = self.store()
+        self.url = "file://" + self.dir
+        self.mount = self.tree(self.url, self.options)
+
+    def peer(self, member=b"py", heart=True, timeout=10):
+        return self.python(f"{self.url}?timeout={timeout}", member, heart)
+
+    def raw(self, group, member):
+        return os.path.join(self.dir, "groups", sha(group), sha(member) + ".raw")
+
+    def names(self, *parts):
+        return sorted(os.listdir(self.mount(*parts)))
+
+
+class Groups(File):
+    def test_python_makes(self):
+        py = self.peer()
+        self.assertIsNone(py.create(b"g"))
+        self.assertEqual(self.names("groups"), ["g"])
+        self.assertEqual(self.names("groups/g"), [])
+        self.fails(errno.EEXIST, os.mkdir, self.mount("groups/g"))
+        self.assertIsNone(py.delete(b"g"))
+        wait_until(lambda: self.names("groups") == [], "the group to go")
+        self.fails(errno.ENOENT, os.rmdir, self.mount("groups/g"))
+
+    def test_mount_makes(self):
+        py = self.peer()
+        os.mkdir(self.mount("groups/g"))
+        self.assertEqual(py.groups(), {b"g"})
+        self.assertEqual(py.create(b"g"), "GroupAlreadyExist")
+        self.assertEqual(py.members(b"g"), set())
+        os.rmdir(self.mount("groups/g"))
+        self.assertEqual(py.groups(), set())
+        self.assertEqual(py.members(b"g"), "GroupNotCreated")
+        # And again, after each has touched it.
+        self.assertIsNone(py.create(b"g"))
+        os.rmdir(self.mount("groups/g"))
+        os.mkdir(self.mount("groups/g"))
+        self.assertIsNone(py.delete(b"g"))
+
+    def test_names(self):
+        py = self.peer()
+        for name, shown in ((b"a/b", "a%2Fb"), (b"100%", "100%25"), (b".x", "%2Ex"),
+                            ("é".encode(), "é")):
+            self.assertIsNone(py.create(name))
+            self.assertIn(shown, self.names("groups"))
+            os.rmdir(self.mount("groups", shown))
+            os.mkdir(self.mount("groups", shown))
+            self.assertEqual(py.groups(), {name})
+            os.rmdir(self.mount("groups", shown))
+
+    def test_str_ids(self):
+        """Ids that Python gave as str are stored as UTF-8 with a mark."""
+        py = self.python(self.url, "m-str")
+        self.assertIsNone(py.create("g-str"))
+        self.assertIsNone(py.join("g-str", "x"))
+        self.assertEqual(self.names("groups"), ["g-str"])
+        self.assertEqual(self.names("groups/g-str"), ["m-str"])
+
+    def test_metadata(self):
+        os.mkdir(self.mount("groups/g1"))
+        path = os.path.join(self.dir, "groups", sha(b"g1"), ".metadata")
+        self.assertEqual(read(path), bytes.fromhex(
+            "82a867726f75705f6964c4026731a7656e636f646564c2"))
+        self.assertEqual(stat.S_IMODE(os.stat(path).st_mode) & 0o444, 0o444)
+
+    def test_many(self):
+        py = self.peer()
+        for i in range(50):
+            if i % 2:
+                py.create(b"g%d" % i)
+            else:
+                os.mkdir(self.mount(f"groups/g{i}"))
+        self.assertEqual(len(py.groups()), 50)
+        self.assertEqual(len(self.names("groups")), 50)
+
+
+class Members(File):
+    def setUp(self):
+        super().setUp()
+        os.mkdir(self.mount("groups/g"))
+
+    def test_python_joins(self):
+        py = self.peer(b"py")
+        self.assertIsNone(py.join(b"g", b"caps"))
+        self.assertEqual(self.names("groups/g"), ["py"])
+        self.assertEqual(read(self.mount("groups/g/py")), b"caps")
+        self.assertEqual(stat.S_IMODE(os.stat(self.mount("groups/g/py")).st_mode), 0o444)
+        self.fails(errno.EACCES, write, self.mount("groups/g/py"), b"x")
+        self.fails(errno.EACCES, os.unlink, self.mount("groups/g/py"))
+        self.fails(errno.ENOTEMPTY, os.rmdir, self.mount("groups/g"))
+        self.assertIsNone(py.leave(b"g"))
+        wait_until(lambda: self.names("groups/g") == [], "the member to leave")
+
+    def test_mount_joins(self):
+        py = self.peer()
+        write(self.mount("groups/g/m"), b"caps")
+        self.assertEqual(py.members(b"g"), {b"m"})
+        self.assertEqual(py.caps(b"g", b"m"), "caps")
+        self.assertEqual(py.delete(b"g"), "GroupNotEmpty")
+        write(self.mount("groups/g/m"), b"new")
+        self.assertEqual(py.caps(b"g", b"m"), "new")
+        os.unlink(self.mount("groups/g/m"))
+        self.assertEqual(py.members(b"g"), set())
+        self.assertEqual(py.caps(b"g", b"m"), "MemberNotJoined")
+
+    def test_one_id(self):
+        """The same id joins once, whoever is first."""
+        touch(self.mount("groups/g/py"))
+        py = self.peer(b"py")
+        self.assertEqual(py.join(b"g"), "MemberAlreadyExist")
+        os.unlink(self.mount("groups/g/py"))
+        self.assertIsNone(py.join(b"g"))
+        self.fails(errno.EEXIST, write, self.mount("groups/g/py"), b"x",
+                   os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+
+    def test_joined_on(self):
+        touch(self.mount("groups/g/m"))
+        self.assertLess(abs(os.stat(self.mount("groups/g/m")).st_ctime - time.time()), 60)
+        py = self.peer(b"py")
+        py.join(b"g")
+        self.assertLess(abs(os.stat(self.mount("groups/g/py")).st_ctime - time.time()), 60)
+
+    def test_own_id(self):
+        """The member with the mount's own id is ours, also if Python joined it."""
+        py = self.peer(self.mount.member.encode())
+        self.assertIsNone(py.join(b"g", b"old"))
+        own = self.mount("groups/g", self.mount.member)
+        self.assertEqual(read(own), b"old")
+        write(own, b"new")
+        self.assertEqual(py.caps(b"g", self.mount.member.encode()), "new")
+        os.unlink(own)
+        self.assertEqual(py.members(b"g"), set())
+
+    def test_heartbeats(self):
+        """Each stays visible to the other for longer than the time-out."""
+        py = self.peer(b"py", heart=True, timeout=2)
+        self.assertIsNone(py.join(b"g"))
+        touch(self.mount("groups/g/m"))
+        end = time.monotonic() + 5 * lib.SLOW
+        while time.monotonic() < end:
+            self.assertEqual(self.names("groups/g"), ["m", "py"])
+            self.assertEqual(py.members(b"g"), {b"m", b"py"})
+            time.sleep(0.1)
+
+    def test_python_dies(self):
+        """A Python member without heartbeats is hidden when its time is over, and can be replaced."""
+        py = self.peer(b"py", heart=False)
+        self.assertIsNone(py.join(b"g"))
+        self.assertEqual(self.names("groups/g"), ["py"])
+        py.kill()
+        self.assertEqual(self.names("groups/g"), ["py"])
+        wait_until(lambda: self.names("groups/g") == [], "the dead member to be hidden")
+        self.fails(errno.ENOENT, read, self.mount("groups/g/py"))
+        self.assertTrue(os.path.exists(self.raw(b"g", b"py")))
+        touch(self.mount("groups/g/py"))
+        self.assertEqual(self.names("groups/g"), ["py"])
+
+    def test_python_wakes(self):
+        """A hidden member that beats again is there again."""
+        py = self.peer(b"py", heart=False, timeout=60)
+        self.assertIsNone(py.join(b"g"))
+        wait_until(lambda: self.names("groups/g") == [], "the member to be hidden")
+        py.heartbeat()
+        wait_until(lambda: self.names("groups/g") == ["py"], "the member to come back")
+
+    def test_future(self):
+        py = self.peer(b"py", heart=False)
+        self.assertIsNone(py.join(b"g"))
+        os.utime(self.raw(b"g", b"py"), (time.time() + 1000,) * 2)
+        wait_until(lambda: self.names("groups/g") == [], "the member from the future to be hidden")
+        self.assertEqual(py.members(b"g"), set())
+
+    def test_daemon_dies(self):
+        """What a killed daemon joined is gone at once, for mounts and for Python."""
+        other = self.tree(self.url, self.options)
+        py = self.peer()
+        touch(other("groups/g/theirs"))
+        touch(self.mount("groups/g/ours"))
+        self.assertEqual(self.names("groups/g"), ["ours", "theirs"])
+        other.kill()
+        start = time.monotonic()
+        wait_until(lambda: self.names("groups/g") == ["ours"], "the dead member to go")
+        wait_until(lambda: py.members(b"g") == {b"ours"}, "Python to see it gone")
+        self.assertLess(time.monotonic() - start, 1 * lib.SLOW)
+        self.assertFalse(os.path.exists(self.raw(b"g", b"theirs")))
+
+    def test_all_daemons_die(self):
+        """The next mount clears up, and takes the member id over."""
+        touch(self.mount("groups/g/m"))
+        member = self.mount.member
+        self.mount.kill()
+        self.assertTrue(os.path.exists(self.raw(b"g", b"m")))
+        self.mount = self.tree(self.url, self.options, member=member)
+        self.assertEqual(self.names("groups/g"), [])
+        wait_until(lambda: not os.path.exists(self.raw(b"g", b"m")), "the file to be removed")
+        os.rmdir(self.mount("groups/g"))
+
+    def test_umount(self):
+        touch(self.mount("groups/g/m"))
+        self.assertEqual(self.mount.umount(), 0)
+        py = self.peer()
+        self.assertEqual(py.members(b"g"), set())
+        self.assertIsNone(py.delete(b"g"))
+        for name in "sessions", "members", "break", "waiters":
+            self.assertEqual(os.listdir(os.path.join(self.dir, ".toozfs", name)), [])
+
+    def test_removed(self):
+        """A member of ours that Python's client of the same id takes out."""
+        py = self.peer(b"m")
+        touch(self.mount("groups/g/m"))
+        self.assertIsNone(py.leave(b"g"))
+        wait_until(lambda: self.names("groups/g") == [], "the member to go")
+
+    def test_garbage(self):
+        """Spoilt files hide nobody else."""
+        touch(self.mount("groups/g/m"))
+        group = os.path.dirname(self.raw(b"g", b"x"))
+        for i, data in enumerate((b"", b"\xdd\x01\x00\x00\x00", b"\xdf\xff\xff\xff\xff\xc0",
+                                  b"garbage", read(self.raw(b"g", b"m"))[:40],
+                                  os.urandom(3000), b"\x81\xa9member_id\xc4\xff")):
+            write(os.path.join(group, sha(b"bad%d" % i) + ".raw"), data)
+        with open(os.path.join(group, sha(b"huge") + ".raw"), "wb") as f:
+            f.truncate(1 << 40)
+        os.symlink("/etc/passwd", os.path.join(group, sha(b"link") + ".raw"))
+        os.mkfifo(os.path.join(group, sha(b"fifo") + ".raw"))
+        self.assertEqual(self.names("groups/g"), ["m"])
+        for bad in "bad0", "bad4", "huge", "link", "fifo":
+            self.fails(errno.EBADMSG, read, self.mount("groups/g", bad))
+        os.makedirs(os.path.join(self.dir, "groups", sha(b"nometa")))
+        bad = os.path.join(self.dir, "groups", sha(b"badmeta"))
+        os.makedirs(bad)
+        write(os.path.join(bad, ".metadata"), b"\xdd\xff\xff\xff\xff")
+        self.assertEqual(self.names("groups"), ["g"])
+        self.fails(errno.ENOENT, os.listdir, self.mount("groups/nometa"))
+
+
+class Capabilities(File):
+    PYTHON = (
+        (None, b""), (b"", b""), ("", b""), (b"abc", b"abc"), ("abc\n", b"abc\n"),
+        (b"\xff\x00\x01", b"\xff\x00\x01"), ("é", "é".encode()),
+        ({"weight": 2}, b'{"weight":2}\n'), ({}, b"{}\n"), ([], b"[]\n"), ((1, 2), b"[1,2]\n"),
+        ({"a": [1, 2.5, True]}, b'{"a":[1,2.5,true]}\n'), ({"n": None}, b'{"n":null}\n'),
+        ({"n": -5, "big": 70000, "u": "é"}, '{"n":-5,"big":70000,"u":"é"}\n'.encode()),
+        ({"b": b"abc"}, b'{"b":"abc"}\n'), ({"b": b"\xff"}, b'{"b":"data:;base64,/w=="}\n'),
+        (5, b"5\n"), (True, b"true\n"), (2.5, b"2.5\n"),
+        ({"big": 2 ** 64 - 1, "low": -2 ** 63},
+         b'{"big":18446744073709551615,"low":-9223372036854775808}\n'),
+        ("x" * 70000, b"x" * 70000),
+    )
+    MOUNT = (
+        (b"", None), (b"abc", "abc"), (b"abc\n", "abc\n"), (b"\xff\x00", b"\xff\x00"),
+        (b'{"weight": 2}\n', {"weight": 2}), (b"[1,2.5,true,null]", [1, 2.5, True, None]),
+        (b"{}", {}), ('{"u":"é"}'.encode(), {"u": "é"}), (b"12", "12"), (b'"s"', '"s"'),
+        (b'{"a":{"b":[-1,70000]}}', {"a": {"b": [-1, 70000]}}), (b"y" * 70000, "y" * 70000),
+    )
+
+    def test_python_writes(self):
+        py = self.peer()
+        py.create(b"g")
+        for value, shown in self.PYTHON:
+            with self.subTest(value=str(value)[:40]):
+                self.assertIsNone(py.join(b"g", value))
+                self.assertEqual(read(self.mount("groups/g/py")), shown)
+                self.assertIsNone(py.leave(b"g"))
+
+    def test_mount_writes(self):
+        py = self.peer()
+        py.create(b"g")
+        for i, (text, value) in enumerate(self.MOUNT):
+            with self.subTest(text=text[:40]):
+                path = self.mount("groups/g", f"m{i}")
+                write(path, text or None)
+                self.assertEqual(py.caps(b"g", b"m%d" % i), value)
+                self.assertEqual(type(py.caps(b"g", b"m%d" % i)), type(value))
+
+    def test_odd_types(self):
+        """Values that JSON has no word for are readable, whatever they look like."""
+        py = self.peer()
+        py.create(b"g")
+        for value in (datetime.datetime(2024, 1, 2, 3, 4, 5, 678), {1, 2}, {"d": {3}}):
+            with self.subTest(value=str(value)):
+                self.assertIsNone(py.join(b"g", value))
+                self.assertEqual(self.names("groups/g"), ["py"])
+                self.assertIsNone(py.leave(b"g"))
+
+
+class Locks(File):
+    def test_mount_first(self):
+        py = self.peer()
+        fd = self.open(self.mount("locks/l"))
+        fcntl.flock(fd, EX)
+        self.assertFalse(py.acquire(b"l", blocking=False))
+        py.start("acquire", b"l", blocking=True)
+        self.stays_blocked(py)
+        fcntl.flock(fd, UN)
+        self.assertTrue(py.result())
+        self.fails(errno.EAGAIN, fcntl.flock, fd, EX | NB)
+        py.release(b"l")
+        fcntl.flock(fd, EX | NB)
+
+    def test_python_first(self):
+        py = self.peer()
+        self.assertTrue(py.acquire(b"l", blocking=False))
+        fd = self.open(self.mount("locks/l"))
+        self.fails(errno.EAGAIN, fcntl.flock, fd, EX | NB)
+        self.fails(errno.EAGAIN, fcntl.flock, fd, SH | NB)
+        shown = fields(read(self.mount("locks/l")))
+        self.assertEqual(shown["mode"], "exclusive")
+        self.assertEqual(shown["pid"], str(py.pid))
+        self.assertEqual(self.names("locks"), ["l"])
+        self.fails(errno.EBUSY, os.unlink, self.mount("locks/l"))
+        py.release(b"l")
+        fcntl.flock(fd, EX | NB)
+        self.assertFalse(py.acquire(b"l", blocking=False))
+
+    def wait_for_python(self, end):
+        py = self.peer()
+        waits = []
+        waiter = self.agent()
+        fd = waiter.open(self.mount("locks/l"))
+        for _ in range(5):
+            self.assertTrue(py.acquire(b"l"))
+            waiter.start("flock", fd, EX)
+            waiter.wait_blocked()
+            start = time.monotonic()
+            py = end(py)
+            waiter.result()
+            waits.append(time.monotonic() - start)
+            waiter.flock(fd, UN)
+        # By notice, not by the safety poll of a second.
+        self.assertLess(sorted(waits)[2], 0.5 * lib.SLOW)
+
+    def test_python_releases(self):
+        def end(py):
+            py.release(b"l")
+            return py
+        self.wait_for_python(end)
+
+    def test_python_is_killed(self):
+        py, waiter = self.peer(), self.agent()
+        fd = waiter.open(self.mount("locks/l"))
+        self.assertTrue(py.acquire(b"l"))
+        waiter.start("flock", fd, EX)
+        waiter.wait_blocked()
+        start = time.monotonic()
+        py.kill()
+        waiter.result()
+        self.assertLess(time.monotonic() - start, 0.5 * lib.SLOW)
+
+    def test_shared(self):
+        """Sharers of two mounts share, and keep Python out until the last has let go."""
+        other = self.tree(self.url, self.options)
+        py = self.peer()
+        one, two = self.open(self.mount("locks/l")), self.open(other("locks/l"))
+        fcntl.flock(one, SH | NB)
+        fcntl.flock(two, SH | NB)
+        self.assertFalse(py.acquire(b"l", blocking=False))
+        fcntl.flock(one, UN)
+        self.assertFalse(py.acquire(b"l", blocking=False))
+        fcntl.flock(two, UN)
+        self.assertTrue(py.acquire(b"l", blocking=False))
+
+    def test_daemon_dies(self):
+        py = self.peer()
+        fd = os.open(self.mount("locks/l"), os.O_RDWR | os.O_CREAT)
+        try:
+            fcntl.flock(fd, EX)
+            self.assertFalse(py.acquire(b"l", blocking=False))
+            self.mount.kill()
+            self.assertTrue(py.acquire(b"l", blocking=5 * lib.SLOW))
+        finally:
+            os.close(fd)
+
+    def test_slashes(self):
+        """A lock's name may name directories below DIR."""
+        py = self.peer()
+        fd = self.open(self.mount("locks/a%2Fb%2Fc"))
+        fcntl.flock(fd, EX)
+        self.assertTrue(os.path.isfile(os.path.join(self.dir, "a/b/c")))
+        self.assertFalse(py.acquire(b"a/b/c", blocking=False))
+        self.assertTrue(py.acquire(b"a/b/d", blocking=False))
+        self.assertEqual(self.names("locks"), ["a%2Fb%2Fc", "a%2Fb%2Fd"])
+
+    def test_reserved(self):
+        for name in ("groups", "tmp", ".driver_lock", ".toozfs", "groups/x", "tmp/x", "..", ".",
+                     "a/../b", "/etc/x", "a//b", "a/", ".toozfs/sessions/x"):
+            shown = name.replace("/", "%2F")
+            if shown.startswith("."):
+                shown = "%2E" + shown[1:]
+            with self.subTest(name=name):
+                self.fails(errno.EINVAL, os.open, self.mount("locks", shown),
+                           os.O_RDWR | os.O_CREAT)
+
+    def test_links(self):
+        """No symbolic link leads out of DIR."""
+        outside = self.store()
+        os.symlink(outside, os.path.join(self.dir, "dir"))
+        os.symlink(os.path.join(outside, "file"), os.path.join(self.dir, "file"))
+        for name in "dir%2Fl", "file":
+            with self.subTest(name=name):
+                def take():
+                    fd = self.open(self.mount("locks", name))
+                    fcntl.flock(fd, EX | NB)
+                self.fails((errno.EINVAL, errno.EIO, errno.ENOLCK), take)
+        self.assertEqual(os.listdir(outside), [])
+
+    def test_foreign_content(self):
+        """A file that holds something else can be locked, and is not written to."""
+        path = os.path.join(self.dir, "thesis")
+        write(path, b"It was a dark and stormy night.\n" * 10)
+        fd = self.open(self.mount("locks/thesis"))
+        fcntl.flock(fd, EX)
+        self.assertFalse(self.peer().acquire(b"thesis", blocking=False))
+        fcntl.flock(fd, UN)
+        self.assertEqual(read(path), b"It was a dark and stormy night.\n" * 10)
+
+    def test_tokens(self):
+        """Tokens grow, also with Python in between and with a new daemon."""
+        py, tokens = self.peer(), []
+        for _ in range(3):
+            fd = os.open(self.mount("locks/l"), os.O_RDWR | os.O_CREAT)
+            fcntl.flock(fd, EX)
+            tokens.append(int(fields(os.pread(fd, 4096, 0))["token"]))
+            os.close(fd)
+            self.assertTrue(py.acquire(b"l"))
+            py.release(b"l")
+        self.mount.umount()
+        self.mount = self.tree(self.url)
+        fd = self.open(self.mount("locks/l"))
+        fcntl.flock(fd, EX)
+        tokens.append(int(fields(os.pread(fd, 4096, 0))["token"]))
+        self.assertEqual(tokens, sorted(set(tokens)))
+
+    def test_exclusion(self):
+        """Python processes and handles of two mounts count to a hundred together."""
+        other = self.tree(self.url, self.options)
+        path = os.path.join(self.dir, "count")
+        write(path, b"0")
+
+        def count_python(url, member, turns):
+            interop.tooz_start(url, member)
+            for _ in range(turns):
+                interop.tooz_acquire(b"l")
+                lib.ACTIONS["bump"](path)
+                interop.state["locks"][b"l"].release()
+
+        def count_mount(lock, turns):
+            for _ in range(turns):
+                fd = os.open(lock, os.O_RDWR | os.O_CREAT)
+                fcntl.flock(fd, EX)
+                lib.ACTIONS["bump"](path)
+                os.close(fd)
+
+        def bump(name):
+            value = int(read(name))
+            time.sleep(0.001)
+            write(name, b"%d" % (value + 1))
+        lib.ACTIONS.update(bump=bump, count_python=count_python, count_mount=count_mount)
+        agents = [self.agent() for _ in range(5)]
+        agents[0].start("count_python", self.url, b"p0", 20)
+        agents[1].start("count_python", self.url, b"p1", 20)
+        agents[2].start("count_mount", self.mount("locks/l"), 20)
+        agents[3].start("count_mount", other("locks/l"), 20)
+        agents[4].start("count_mount", other("locks/l"), 20)
+        for agent in agents:
+            agent.result(6 * lib.PATIENCE_S)
+        self.assertEqual(read(path), b"100")
+
+
+class DriverLock(File):
+    options = "timeout=3,membership_timeout=2"
+
+    def test_stopped_client(self):
+        """A Python client that is stopped in an operation on groups stops those, and nothing else."""
+        os.mkdir(self.mount("groups/g"))
+        py = self.agent()
+        self.assertTrue(py.driver_lock(self.dir))
+        py.signal(signal.SIGSTOP)
+        start = time.monotonic()
+        fd = self.open(self.mount("locks/l"))
+        fcntl.flock(fd, EX | NB)
+        fcntl.flock(fd, UN)
+        os.mkdir(self.mount("groups/g2"))
+        self.assertLess(time.monotonic() - start, 2 * lib.SLOW)
+        stuck = self.agent()
+        stuck.start("write", self.mount("groups/g/m"), b"x")
+        self.assertFalse(stuck.done(0.5))
+        fcntl.flock(fd, EX | NB)
+        self.fails((errno.ETIMEDOUT, errno.EHOSTDOWN), stuck.result)
+        py.signal(signal.SIGCONT)
+        py.kill()
+        wait_until(lambda: self._joins(), "the group to work again")
+        self.assertEqual(self.names("groups/g"), ["m"])
+
+    def _joins(self):
+        try:
+            write(self.mount("groups/g/m"), b"x")
+            return True
+        except OSError:
+            return False
+
+
+class Leaders(File):
+    def test_python_ignores(self):
+        """A leader is nothing that Python's driver would trip over."""
+        py = self.peer()
+        py.create(b"g")
+        fd = self.open(self.mount("leaders/g"))
+        fcntl.flock(fd, EX)
+        self.assertEqual(read(self.mount("leaders/g")), self.mount.member.encode() + b"\n")
+        self.assertEqual(py.groups(), {b"g"})
+        self.assertEqual(py.members(b"g"), set())
+        self.assertIsNone(py.delete(b"g"))
+
+    def test_two_mounts(self):
+        other = self.tree(self.url, self.options)
+        os.mkdir(self.mount("groups/g"))
+        fd = self.open(self.mount("leaders/g"))
+        fcntl.flock(fd, EX)
+        self.assertEqual(read(other("leaders/g")), self.mount.member.encode() + b"\n")
+        next_leader = self.agent()
+        handle = next_leader.open(other("leaders/g"))
+        next_leader.start("flock", handle, EX)
+        next_leader.wait_blocked()
+        fcntl.flock(fd, UN)
+        next_leader.result()
+        wait_until(lambda: read(self.mount("leaders/g")) == other.member.encode() + b"\n",
+                   "the new leader")
+
+
+if __name__ == "__main__":
+    lib.main(240)
