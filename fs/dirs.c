@@ -47,9 +47,19 @@ static char *keep(char *at, struct coord_bytes *bytes)
 	return at + bytes->len;
 }
 
+/* The file name of a row of dir; only names from the backend are encoded. */
+static int file_name(const struct fs_inode *dir, struct coord_bytes name, char *ret)
+{
+	if (dir->type->child != FS_GROUPS && dir->type->child != FS_FACT)
+		return coord_name_encode(name, ret);
+	memcpy(ret, name.data, name.len);
+	ret[name.len] = 0;
+	return 0;
+}
+
 /* Returns how many names cannot be shown. */
-static uint64_t snapshot_fill(
-	struct fs_snapshot *snapshot, const struct coord_row *rows, unsigned without)
+static uint64_t snapshot_fill(struct fs_snapshot *snapshot, const struct fs_inode *dir,
+	const struct coord_row *rows, unsigned without)
 {
 	char *at = snapshot->memory;
 	uint64_t hidden = 0;
@@ -57,7 +67,7 @@ static uint64_t snapshot_fill(
 		char file[COORD_NAME_MAX + 1];
 		if (row->flags & without)
 			continue;
-		if (coord_name_encode(row->name, file) < 0) {
+		if (file_name(dir, row->name, file) < 0) {
 			hidden++;
 			continue;
 		}
@@ -77,7 +87,7 @@ static uint64_t snapshot_fill(
 }
 
 static struct fs_snapshot *snapshot_new(
-	struct fs *fs, const struct coord_row *rows, unsigned without)
+	struct fs *fs, const struct fs_inode *dir, const struct coord_row *rows, unsigned without)
 {
 	size_t len = 0, bytes = 0;
 	for (const struct coord_row *row = rows; row; row = row->next) {
@@ -90,7 +100,7 @@ static struct fs_snapshot *snapshot_new(
 		return NULL;
 	}
 	snapshot->taken_us = coord_utc_us(fs->loop);
-	uint64_t hidden = snapshot_fill(snapshot, rows, without);
+	uint64_t hidden = snapshot_fill(snapshot, dir, rows, without);
 	if (hidden && fs->coord)
 		coord_count_hidden(fs->coord, hidden);
 	return snapshot;
@@ -162,7 +172,7 @@ void fs_dirs_read(fuse_req_t req, struct fs_handle *handle, size_t size, off_t o
 
 void fs_dirs_filled(struct fs_call *call, const struct coord_row *rows, unsigned without)
 {
-	struct fs_snapshot *snapshot = snapshot_new(call->fs, rows, without);
+	struct fs_snapshot *snapshot = snapshot_new(call->fs, call->inode, rows, without);
 	if (!snapshot) {
 		fs_call_error(call, ENOMEM);
 		return;
