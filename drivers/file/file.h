@@ -62,7 +62,7 @@ struct file_session {
 	bool touch_busy, break_busy, break_again, wait_busy, wait_again, reap_busy, reap_again;
 	struct coord_timer reap;
 	struct coord_fd *notify_watch;
-	bool notify_works;
+	atomic_bool notify_works;
 
 	pthread_mutex_t lock; /* guards what follows */
 	struct coord_list held, joined, by_wd[FILE_BUCKETS];
@@ -304,8 +304,9 @@ void file_watch_unpin(struct file_watch *);
 void file_unwatch(struct coord_session *, struct coord_key);
 /* On a worker: listens to the object fd (entry NULL), or for an entry of the directory fd. */
 int file_watch_listen(struct file_watch *, int fd, const char *entry);
-/* On the locks worker: opens what a LOCK watch is about, or listens for its coming. */
-void file_watch_lock(struct file_watch *);
+/* On the locks worker: opens what a LOCK or LEADER watch is about, or listens for its coming. Returns
+ * the descriptor, which stays the watch's, or -errno. */
+int file_watch_lock(struct file_watch *);
 void file_watch_group(struct file_watch *);
 
 #endif

@@ -98,11 +98,11 @@ bool file_lock_same(struct file_session *fs, enum coord_kind kind, const char *h
 	return dir >= 0 && file_same_at(dir, leaf, fd);
 }
 
-void file_watch_lock(struct file_watch *w)
+int file_watch_lock(struct file_watch *w)
 {
 	struct file_session *fs = w->fs;
 	if (w->fd >= 0 && file_lock_same(fs, w->kind, w->hash, w->name, w->fd))
-		return;
+		return w->fd;
 	if (w->fd >= 0)
 		close(w->fd);
 	w->fd = -1;
@@ -112,8 +112,8 @@ void file_watch_lock(struct file_watch *w)
 		w->fd = file_lock_open(fs, w->kind, w->hash, w->name, O_RDONLY, false);
 		if (w->fd >= 0 && w->kind == COORD_LOCK)
 			file_watch_listen(w, w->fd, NULL);
-		if (w->fd >= 0 || w->kind != COORD_LOCK)
-			return;
+		if (w->fd != -ENOENT || w->kind != COORD_LOCK)
+			break;
 		char buffer[FILE_NAME_MAX + 1];
 		const char *leaf;
 		_cleanup_close_ int dir =
@@ -121,6 +121,7 @@ void file_watch_lock(struct file_watch *w)
 		if (dir >= 0)
 			file_watch_listen(w, dir, leaf);
 	}
+	return w->fd;
 }
 
 /* ---- What is written into them ---- */

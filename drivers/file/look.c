@@ -75,16 +75,12 @@ int file_lock_read(struct file_op *f)
 	enum coord_kind kind = op->key.kind;
 	_cleanup_close_ int own = -1;
 	int fd;
-	if (f->watch) {
-		file_watch_lock(f->watch);
-		fd = f->watch->fd;
-		if (fd < 0)
-			return 0;
-	} else {
+	if (f->watch)
+		fd = file_watch_lock(f->watch);
+	else
 		fd = own = file_lock_open(fs, kind, f->hash, op->key.name, O_RDONLY, false);
-		if (fd < 0)
-			return fd == -ENOENT ? 0 : fd;
-	}
+	if (fd < 0)
+		return fd == -ENOENT ? 0 : fd;
 	struct file_look look;
 	int r = file_look(fs, fd, &look);
 	if (r || look.mode == COORD_NONE ||

@@ -206,6 +206,15 @@ static void watch_expired(struct coord_timer *timer)
 	watch_tell(coord_container(timer, struct file_watch, expiry));
 }
 
+/* Somebody opened the file of a lock. A Python client takes the lock just after that. */
+static void watch_opened(struct file_watch *w)
+{
+	if (w->again.active)
+		return;
+	w->step = 1;
+	coord_timer_start(w->fs->loop, &w->again, coord_now_ms(w->fs->loop) + again_ms[1]);
+}
+
 /* Tells that something changed, and again soon if a lock may be dropped only now. */
 static void watch_kick(struct file_watch *w, bool again)
 {
@@ -396,6 +405,8 @@ static void object_event(struct file_session *fs, const struct inotify_event *ev
 			coord_list_remove(&w->fired);
 			if (weight == 2)
 				watch_renew(w);
+			else if (event->mask == IN_OPEN)
+				watch_opened(w);
 			else
 				watch_kick(w, w->kind != COORD_GROUP);
 		}
