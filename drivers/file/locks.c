@@ -127,7 +127,7 @@ int file_watch_lock(struct file_watch *w)
 /* ---- What is written into them ---- */
 
 /* Writes the next token and the holder's record; for sharers reads only. held->plain: the file holds
- * something that is not ours, and is left alone. */
+ * something that is not ours and is left alone; then the token is the clock's. */
 static int lock_stamp(struct file_session *fs, struct file_held *held)
 {
 	char data[FILE_LOCK_MAX];
@@ -135,16 +135,17 @@ static int lock_stamp(struct file_session *fs, struct file_held *held)
 	if (n < 0)
 		return -errno;
 	uint64_t last;
-	held->token = 0;
 	held->since_us = file_utc_us();
+	uint64_t now = held->since_us & ~(uint64_t)1;
 	held->plain = file_counter_decode((struct coord_bytes){data, (size_t)n}, &last) != 0;
-	if (held->plain)
+	if (held->plain) {
+		held->token = now + (held->mode == COORD_SHARED);
 		return 0;
+	}
 	if (held->mode == COORD_SHARED) {
 		held->token = last + 1;
 		return file_write_all(held->fd, "s", 1, FILE_WAKE_AT);
 	}
-	uint64_t now = held->since_us & ~(uint64_t)1;
 	held->token = (last & ~(uint64_t)1) + 2 > now ? (last & ~(uint64_t)1) + 2 : now;
 	struct file_record record = {
 		.member = held->member, .token = held->token, .since_us = held->since_us};
@@ -389,7 +390,7 @@ int file_convert(struct file_op *f)
 		if (r)
 			return r;
 		held->mode = COORD_SHARED;
-		held->token += !held->plain;
+		held->token++;
 		lock_wake(held);
 	} else {
 		struct file_watch *w = f->op->flags & COORD_OP_WATCH ? f->watch : NULL;
