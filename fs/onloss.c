@@ -301,29 +301,34 @@ static void walk_submit(struct coord_task *task)
 	if (!walk)
 		return;
 	onloss->next = NULL;
+	coord_worker_submit(onloss->worker, &walk->job);
+}
+
+/* Who waits is noted at the first loss: the next holder may be granted the lock in this very turn. */
+static struct walk *walk_new(struct fs_onloss *onloss)
+{
 	size_t len = fs_waiting_pids(onloss->fs, NULL, 0);
-	walk->waiting = calloc(len + 1, sizeof(*walk->waiting));
-	if (!walk->waiting) {
-		coord_log(LOG_ERR, "on_loss: out of memory");
+	struct walk *walk = calloc(1, sizeof(*walk));
+	if (walk)
+		walk->waiting = calloc(len + 1, sizeof(*walk->waiting));
+	if (!walk || !walk->waiting) {
 		walk_free(walk);
-		return;
+		return NULL;
 	}
 	walk->waiting_len = fs_waiting_pids(onloss->fs, walk->waiting, len);
-	coord_worker_submit(onloss->worker, &walk->job);
+	walk->onloss = onloss;
+	walk->job.work = walk_work;
+	walk->job.done = walk_done;
+	return walk;
 }
 
 static struct target *add_target(struct fs_onloss *onloss)
 {
+	if (!onloss->next)
+		onloss->next = walk_new(onloss);
 	struct walk *walk = onloss->next;
-	if (!walk) {
-		walk = calloc(1, sizeof(*walk));
-		if (!walk)
-			return NULL;
-		walk->onloss = onloss;
-		walk->job.work = walk_work;
-		walk->job.done = walk_done;
-		onloss->next = walk;
-	}
+	if (!walk)
+		return NULL;
 	if (walk->targets_len == walk->targets_size) {
 		size_t size = walk->targets_size ? 2 * walk->targets_size : 8;
 		struct target *targets = realloc(walk->targets, size * sizeof(*targets));
