@@ -58,6 +58,7 @@ struct file_session {
 	struct coord_list watches[FILE_BUCKETS]; /* loop: file_watch.by_key */
 	struct coord_list breaks; /* loop: breaks that wait for an answer */
 	struct coord_timer touch;
+	uint64_t touch_ms; /* when members are touched next */
 	struct coord_job touch_job, break_job, wait_job, reap_job;
 	bool touch_busy, break_busy, break_again, wait_busy, wait_again, reap_busy, reap_again;
 	struct coord_timer reap;

@@ -14,6 +14,7 @@
 
 #define ABANDONED_AGES 6 /* so many time-outs old, a file is nobody's any more */
 #define TOUCH_MAX_MS 5000 /* Python's time-out is 10 s unless its URL says otherwise */
+#define BREAK_POLL_MS 250 /* looking for requests where nothing notifies */
 
 int file_member_read(
 	int group, const char *file, char **ret_data, struct file_raw *ret, struct stat *ret_stat)
@@ -381,12 +382,15 @@ static void touch_done(struct coord_job *job)
 static void touch_due(struct coord_timer *timer)
 {
 	struct file_session *fs = coord_container(timer, struct file_session, touch);
+	uint64_t now = coord_now_ms(fs->loop);
 	uint64_t period = fs->age_ms / 2 < TOUCH_MAX_MS ? fs->age_ms / 2 : TOUCH_MAX_MS;
-	coord_timer_start(fs->loop, timer, coord_now_ms(fs->loop) + period);
+	uint64_t look = !fs->notify_works && period > BREAK_POLL_MS ? BREAK_POLL_MS : period;
+	coord_timer_start(fs->loop, timer, now + look);
 	if (!fs->notify_works)
 		file_break_event(fs);
-	if (fs->touch_busy)
+	if (fs->touch_busy || now < fs->touch_ms)
 		return;
+	fs->touch_ms = now + period;
 	fs->touch_busy = true;
 	fs->busy++;
 	fs->touch_job.work = touch_work;
@@ -397,6 +401,7 @@ static void touch_due(struct coord_timer *timer)
 void file_touch_start(struct file_session *fs)
 {
 	fs->touch.fn = touch_due;
+	fs->touch_ms = 0;
 	if (!fs->read_only)
 		touch_due(&fs->touch);
 }
