@@ -18,20 +18,22 @@ struct fs;
 
 struct fs_options {
 	uint32_t uid, gid; /* the mount's owner */
-	uint32_t umask;    /* default 022 */
+	uint32_t umask; /* default 022 */
 	bool read_only, allow_other;
-	int on_loss;       /* a signal, 0: none */
+	int on_loss; /* a signal, 0: none */
 	uint64_t partitions;
-	const char *source;      /* fsname: the scrubbed URL */
-	const char *mountpoint;  /* absolute */
-	const char *fuse_options; /* generic ones for libfuse and mount(8), comma separated; may be NULL */
+	const char *source; /* fsname: the scrubbed URL */
+	const char *mountpoint; /* absolute */
+	const char *
+		fuse_options; /* generic ones for libfuse and mount(8), comma separated; may be NULL */
 };
 
 struct fs_events {
 	/* Any may be NULL. Called from the loop. */
-	void (*coord_ready)(void *user, int status, const char *text); /* passed on from the coordinator */
-	void (*kernel_ready)(void *user);  /* INIT was answered */
-	void (*unmounted)(void *user);     /* umount(8), abort: the session with the kernel is over */
+	void (*coord_ready)(
+		void *user, int status, const char *text); /* passed on from the coordinator */
+	void (*kernel_ready)(void *user); /* INIT was answered */
+	void (*unmounted)(void *user); /* umount(8), abort: the session with the kernel is over */
 	void (*coord_stopped)(void *user); /* passed on from the coordinator */
 };
 
