@@ -4,35 +4,26 @@
  *
  *   conformance [-o NAME=VALUE]... URL [TEST...]
  *
- * URL is any connection string; file://TMP is a new directory; fake://VARIANT a backend inside this
- * program (see fakes below). Tests are skipped by what the driver declares, never by its name. Exit
- * status: 0 all passed, 1 some failed, 77 the backend is not there.
+ * For URL see target.h. Tests are skipped by what the driver declares, never by its name. Exit status:
+ * 0 all passed, 1 some failed, 77 the backend is not there.
  *
  * Names carry the process id and a count, so that a shared server may be used, and used again.
  */
-#include <ftw.h>
 #include <signal.h>
 #include <stdio.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 
-#include "coord/loop_uv.h"
-#include "tests/lib/client.h"
-#include "tests/lib/fake.h"
+#include "tests/conformance/target.h"
 
 #define LEN(array) (sizeof(array) / sizeof(*(array)))
 
-enum { OPTIONS_MAX = 16, HANDOVER_MS = 2000, QUICK_MS = 15000, NAME_LEN = 256 };
+enum { HANDOVER_MS = 2000, QUICK_MS = 15000, NAME_LEN = 256 };
 
 static struct {
-	const char *url;
-	struct coord_option options[OPTIONS_MAX + 1];
-	size_t options_len;
-	const struct coord_driver *real; /* as found by the URL */
+	struct target target;
+	const struct coord_driver *real; /* the target's */
 	struct coord_driver shim; /* the same, with its lock calls counted */
 	unsigned lock_calls;
-	struct world world;
-	struct fake_server *fake;
 	struct client a, b;
 	unsigned names;
 	bool failed, skipped;
@@ -91,17 +82,23 @@ static void shim_lock(struct coord_session *session, struct coord_op *op)
 
 static struct coord_config *config(const char *member)
 {
-	struct coord_config *ret;
 	/* The fake knows its servers by their drivers: no shim there. */
-	const struct coord_driver *driver = t.fake ? t.real : &t.shim;
-	if (client_config(t.fake ? "fake://" : t.url, driver, member, t.options, &ret))
-		exit(1);
-	return ret;
+	return target_config(&t.target, t.target.fake ? NULL : &t.shim, member);
+}
+
+static bool world_open(void)
+{
+	if (!target_open(&t.target))
+		return false;
+	t.real = t.target.driver;
+	t.shim = *t.real;
+	t.shim.lock = shim_lock;
+	return true;
 }
 
 static int open_as(struct client *client, const char *member)
 {
-	return client_open(client, &t.world, t.world.loop, config(member));
+	return client_open(client, &t.target.world, t.target.world.loop, config(member));
 }
 
 static struct taker *taker(struct client *client, enum coord_kind kind, const char *name)
@@ -120,7 +117,7 @@ static void drop(struct taker *taker)
 
 static uint64_t now(void)
 {
-	return coord_now_ms(t.world.loop);
+	return coord_now_ms(t.target.world.loop);
 }
 
 /* ---- Sessions ---- */
@@ -146,12 +143,12 @@ static void test_claim(void)
 	CHECK_R(open_as(&other, member), -EEXIST);
 	CHECK(strstr(other.text, "member="));
 	/* The first one is not disturbed. */
-	world_run(&t.world, 200);
+	world_run(&t.target.world, 200);
 	CHECK(coord_state(t.a.coord) == COORD_CONNECTED);
 	/* An observer claims nothing. */
 	struct coord_config *observer = config(member);
 	observer->read_only = true;
-	CHECK_R(client_open(&other, &t.world, t.world.loop, observer), 0);
+	CHECK_R(client_open(&other, &t.target.world, t.target.world.loop, observer), 0);
 	client_close(&other);
 	/* It is free at once when its owner has stopped. */
 	_cleanup_free_ char *copy = strdup(member);
@@ -209,7 +206,7 @@ static void test_stop(void)
 		CHECK_R(taker_lock(leader, COORD_EXCLUSIVE, 0, QUICK_MS), 0);
 	}
 	coord_stop(t.a.coord);
-	CHECK(world_flag(&t.world, &t.a.stopped, QUICK_MS));
+	CHECK(world_flag(&t.target.world, &t.a.stopped, QUICK_MS));
 	CHECK(held->lost == 1 && coord_holding_state(held->holding) == COORD_HOLDING_LOST);
 	CHECK(waiting->answers == 1 && waiting->status == -ESHUTDOWN);
 	drop(held);
@@ -480,11 +477,11 @@ static void test_wait(void)
 	struct taker *a = taker(&t.a, COORD_LOCK, l), *b = taker(&t.b, COORD_LOCK, l);
 	CHECK_R(taker_lock(a, COORD_EXCLUSIVE, COORD_LOCK_WAIT, QUICK_MS), 0);
 	taker_ask(b, COORD_EXCLUSIVE, COORD_LOCK_WAIT);
-	world_run(&t.world, 500);
+	world_run(&t.target.world, 500);
 	CHECK(!b->answered);
 	/* Waiting is no polling, where a notice or the backend's queue can end it. */
 	unsigned calls = t.lock_calls;
-	world_run(&t.world, 4000);
+	world_run(&t.target.world, 4000);
 	CHECK(!b->answered);
 	if (can(COORD_CAN_QUEUE) || can(COORD_CAN_NOTIFY))
 		CHECK(t.lock_calls - calls <= 8);
@@ -508,11 +505,11 @@ static void test_wait(void)
 	/* A waiter that goes away gets nothing, and leaves nothing in the way. */
 	struct taker *has = taker_holds(a, COORD_NONE) ? a : b, *other = has == a ? b : a;
 	taker_ask(other, COORD_EXCLUSIVE, COORD_LOCK_WAIT);
-	world_run(&t.world, 200);
+	world_run(&t.target.world, 200);
 	taker_cancel(other, false);
-	world_run(&t.world, 200);
+	world_run(&t.target.world, 200);
 	CHECK_R(taker_unlock(has), 0);
-	world_run(&t.world, 500);
+	world_run(&t.target.world, 500);
 	CHECK(!taker_holds(other, COORD_NONE));
 	CHECK_R(taker_lock(has, COORD_EXCLUSIVE, 0, QUICK_MS), 0);
 	drop(a);
@@ -543,7 +540,7 @@ static void test_shared(void)
 		CHECK_R(taker_check(b), 0);
 		taker_ask(w, COORD_EXCLUSIVE, COORD_LOCK_WAIT);
 		CHECK_R(taker_unlock(b), 0);
-		world_run(&t.world, 300);
+		world_run(&t.target.world, 300);
 		CHECK(!w->answered);
 		uint64_t start = now();
 		CHECK_R(taker_unlock(a), 0);
@@ -553,7 +550,7 @@ static void test_shared(void)
 		/* Readers that wait go together when the writer lets go. */
 		taker_ask(a, COORD_SHARED, COORD_LOCK_WAIT);
 		taker_ask(b, COORD_SHARED, COORD_LOCK_WAIT);
-		world_run(&t.world, 200);
+		world_run(&t.target.world, 200);
 		CHECK_R(taker_unlock(w), 0);
 		CHECK_R(taker_answer(a, QUICK_MS), 0);
 		CHECK_R(taker_answer(b, QUICK_MS), 0);
@@ -591,7 +588,7 @@ static void test_convert(void)
 		CHECK(taker_holds(a, COORD_SHARED));
 		CHECK_R(taker_check(a), 0);
 		taker_ask(a, COORD_EXCLUSIVE, flags | COORD_LOCK_WAIT);
-		world_run(&t.world, 300);
+		world_run(&t.target.world, 300);
 		CHECK(!a->answered);
 		CHECK_R(taker_unlock(b), 0);
 		CHECK_R(taker_answer(a, QUICK_MS), 0);
@@ -633,7 +630,7 @@ static void test_break(void)
 		CHECK_R(r, 0);
 		/* Told by a notice, or found out by the next renewal. */
 		CHECK(world_until(
-			&t.world, is_lost, a, can(COORD_CAN_NOTIFY) ? HANDOVER_MS : 10000));
+			&t.target.world, is_lost, a, can(COORD_CAN_NOTIFY) ? HANDOVER_MS : 10000));
 		CHECK(a->lost == 1);
 		CHECK_R(taker_check(a), -EIO);
 		CHECK_R(taker_lock(b, COORD_EXCLUSIVE, COORD_LOCK_WAIT, QUICK_MS), 0);
@@ -644,7 +641,7 @@ static void test_break(void)
 		CHECK_R(client_lock_break(&t.a, COORD_LOCK, fresh("none")), -ENOENT);
 		/* One's own, too. */
 		CHECK_R(client_lock_break(&t.b, COORD_LOCK, l), 0);
-		CHECK(world_until(&t.world, is_lost, b, HANDOVER_MS));
+		CHECK(world_until(&t.target.world, is_lost, b, HANDOVER_MS));
 	}
 	drop(a);
 	drop(b);
@@ -662,7 +659,7 @@ static void test_look(void)
 	CHECK_R(client_lock_look(&t.a, COORD_LOCK, l, &info, owner), 0);
 	CHECK(info.held && info.local && info.mode == COORD_EXCLUSIVE);
 	CHECK(info.token == coord_holding_token(a->holding));
-	world_run(&t.world, 300);
+	world_run(&t.target.world, 300);
 	CHECK_R(client_lock_look(&t.b, COORD_LOCK, l, &info, owner), 0);
 	CHECK(info.held && !info.local && info.mode == COORD_EXCLUSIVE);
 	CHECK(!info.token || info.token == coord_holding_token(a->holding));
@@ -700,7 +697,7 @@ static void test_watch(void)
 				CHECK_R(taker_unlock(a), 0);
 			else
 				CHECK_R(taker_lock(a, COORD_EXCLUSIVE, 0, QUICK_MS), 0);
-			CHECK(world_until(&t.world, peek_is, &peek, HANDOVER_MS));
+			CHECK(world_until(&t.target.world, peek_is, &peek, HANDOVER_MS));
 		}
 	}
 	drop(a);
@@ -760,7 +757,7 @@ static void test_many(void)
 		}
 		CHECK(holders <= 1);
 		if (!holder) {
-			world_run(&t.world, 1);
+			world_run(&t.target.world, 1);
 			continue;
 		}
 		CHECK(holder->token > token);
@@ -792,7 +789,7 @@ static void test_leaders(void)
 	CHECK_R(taker_lock(a, COORD_EXCLUSIVE, COORD_LOCK_WAIT, QUICK_MS), 0);
 	CHECK_R(taker_lock(b, COORD_EXCLUSIVE, 0, QUICK_MS), -EAGAIN);
 	CHECK_R(taker_check(a), 0);
-	world_run(&t.world, 300);
+	world_run(&t.target.world, 300);
 	CHECK_R(client_lock_look(&t.b, COORD_LEADER, g, &info, owner), 0);
 	CHECK(info.held);
 	if (can(COORD_CAN_LEADER_ID)) {
@@ -809,13 +806,13 @@ static void test_leaders(void)
 	CHECK_R(client_member_put(&t.b, g, "worker", COORD_BYTES("\xc0"), true), 0);
 	CHECK_R(coord_holding_set_leader(b->holding, COORD_BYTES("worker")), 0);
 	taker_ask(b, COORD_EXCLUSIVE, COORD_LOCK_WAIT);
-	world_run(&t.world, 300);
+	world_run(&t.target.world, 300);
 	CHECK(!b->answered);
 	uint64_t start = now();
 	CHECK_R(taker_unlock(a), 0);
 	CHECK_R(taker_answer(b, QUICK_MS), 0);
 	CHECK(now() - start <= handover_ms());
-	world_run(&t.world, 300);
+	world_run(&t.target.world, 300);
 	CHECK_R(client_lock_look(&t.a, COORD_LEADER, g, &info, owner), 0);
 	CHECK(info.held);
 	if (can(COORD_CAN_LEADER_ID))
@@ -852,71 +849,6 @@ static const struct test {
 	{"many", test_many},
 	{"leaders", test_leaders},
 };
-
-#define FAKE_CAN                                                                                   \
-	(COORD_CAN_SHARED | COORD_CAN_CONVERT | COORD_CAN_NOTIFY | COORD_CAN_LIST_ALL |            \
-		COORD_CAN_BREAK | COORD_CAN_LEADER_ID | COORD_CAN_ORDERED | COORD_CAN_GROUPS)
-
-static const struct fake_kind {
-	const char *name;
-	enum coord_loss loss;
-	unsigned can;
-} fakes[] = {
-	{"lease", COORD_LOSS_LEASE, FAKE_CAN},
-	{"lease-queue", COORD_LOSS_LEASE, FAKE_CAN | COORD_CAN_QUEUE},
-	{"connection", COORD_LOSS_CONNECTION, FAKE_CAN},
-	{"connection-queue", COORD_LOSS_CONNECTION,
-		(FAKE_CAN | COORD_CAN_QUEUE) & ~(unsigned)COORD_CAN_NOTIFY},
-	{"process", COORD_LOSS_PROCESS, FAKE_CAN},
-	{"process-queue", COORD_LOSS_PROCESS, FAKE_CAN | COORD_CAN_QUEUE},
-	{"least", COORD_LOSS_LEASE, 0},
-};
-
-static bool fake_open_server(const char *name)
-{
-	for (size_t i = 0; i < LEN(fakes); i++) {
-		if (strcmp(fakes[i].name, name) != 0)
-			continue;
-		struct fake_options options = {.lock_loss = fakes[i].loss,
-			.member_loss = fakes[i].loss,
-			.can = fakes[i].can,
-			.ttl_ms = 10000,
-			.poll_ms = 50,
-			.faults.delay_ms = 2};
-		if (fake_server_new(t.world.loop, &options, &t.fake))
-			return false;
-		t.real = fake_server_driver(t.fake);
-		return true;
-	}
-	return false;
-}
-
-static bool world_open(void)
-{
-	_cleanup_free_ char *error = NULL;
-	if (coord_loop_uv_new(&t.world.loop))
-		return false;
-	if (strncmp(t.url, "fake://", 7) == 0)
-		return fake_open_server(t.url + 7);
-	struct coord_url url;
-	if (coord_url_parse(t.url, &url, &error) == 0) {
-		if (coord_driver_find(url.scheme, &t.real, &error) == 0) {
-			t.shim = *t.real;
-			t.shim.lock = shim_lock;
-		}
-		coord_url_done(&url);
-	}
-	if (error)
-		fprintf(stderr, "%s\n", error);
-	return t.real;
-}
-
-static void world_close(void)
-{
-	fake_server_free(t.fake);
-	coord_loop_uv_free(t.world.loop);
-	t.fake = NULL;
-}
 
 /* In a process of its own: takes a lock, joins, and dies of it. Tells through the pipe that it holds. */
 static void die_holding(int fd)
@@ -989,52 +921,23 @@ static bool wanted(const char *name, char *const *names)
 	return false;
 }
 
-static void add_option(char *text)
-{
-	char *value = strchr(text, '=');
-	if (!value || t.options_len == OPTIONS_MAX)
-		return;
-	*value = 0;
-	t.options[t.options_len++] = (struct coord_option){text, value + 1};
-}
-
-static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
-{
-	(void)st;
-	(void)type;
-	(void)ftw;
-	return remove(path);
-}
-
 int main(int argc, char **argv)
 {
-	static char dir[] = "/tmp/conformance-XXXXXX", url[64];
-	int opt;
-	while ((opt = getopt(argc, argv, "o:")) != -1)
-		if (opt == 'o')
-			add_option(optarg);
-	if (optind >= argc) {
-		fprintf(stderr, "usage: conformance [-o NAME=VALUE]... URL [TEST...]\n");
-		return 2;
-	}
-	t.url = argv[optind];
-	if (strcmp(t.url, "file://TMP") == 0 && mkdtemp(dir)) {
-		snprintf(url, sizeof(url), "file://%s", dir);
-		t.url = url;
-	}
+	char *const *names;
+	int r = target_parse(&t.target, argc, argv, &names);
+	if (r)
+		return r;
 	if (!fork_dead()) {
-		fprintf(stderr, "%s: no such backend here\n", t.url);
+		fprintf(stderr, "%s: no such backend here\n", t.target.url);
 		return 77;
 	}
 	if (!world_open())
 		return 1;
 	unsigned failed = 0;
 	for (size_t i = 0; i < LEN(tests); i++)
-		if (wanted(tests[i].name, argv + optind + 1) && !run(&tests[i]))
+		if (wanted(tests[i].name, names) && !run(&tests[i]))
 			failed++;
-	world_close();
-	if (t.url == url)
-		nftw(dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+	target_close(&t.target);
 	if (failed)
 		printf("%u failed\n", failed);
 	return failed ? 1 : 0;
