@@ -273,25 +273,34 @@ static void open_undo(struct file_session *fs)
 	close_dirs(fs);
 }
 
+/* First the session: without it, what is made for it would look left over. */
+static int open_session(struct file_op *f)
+{
+	struct file_session *fs = f->fs;
+	int r = session_lock(f);
+	if (r)
+		return r;
+	_cleanup_close_ int own = file_open_dir(fs->dirs[FILE_BREAKS], fs->uuid, true);
+	if (own < 0)
+		return refuse(f, own, "cannot write in %.80s: %s", fs->dir, strerror(-own));
+	file_each(fs->dirs[FILE_SESSIONS], fs, sweep_session);
+	file_each(fs->dirs[FILE_MEMBERS], fs, sweep_claim);
+	return claim_take(f);
+}
+
 static int open_work(struct file_op *f)
 {
 	struct file_session *fs = f->fs;
 	int r = open_dirs(f);
-	if (!r)
-		file_notify_open(fs); /* without it we poll */
-	if (!r && !fs->read_only) {
-		r = session_lock(f);
-		if (!r) {
-			file_each(fs->dirs[FILE_SESSIONS], fs, sweep_session);
-			file_each(fs->dirs[FILE_MEMBERS], fs, sweep_claim);
-			r = claim_take(f);
-		}
-		if (!r)
-			file_groups_reap(fs);
-	}
-	if (r)
+	if (!r && !fs->read_only)
+		r = open_session(f);
+	if (r) {
 		open_undo(fs);
-	return r;
+		return r;
+	}
+	file_notify_open(fs); /* without it we poll */
+	file_groups_reap(fs);
+	return 0;
 }
 
 static void open_after(struct file_op *f)

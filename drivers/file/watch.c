@@ -498,7 +498,7 @@ int file_notify_open(struct file_session *fs)
 	}
 	pthread_mutex_unlock(&fs->lock);
 	_cleanup_close_ int own =
-		fs->read_only ? -1 : file_open_dir(fs->dirs[FILE_BREAKS], fs->uuid, true);
+		fs->read_only ? -1 : file_open_dir(fs->dirs[FILE_BREAKS], fs->uuid, false);
 	fs->wd_break = listen_dir(fs, own, IN_MOVED_TO | IN_CREATE);
 	return fs->wds[FILE_ROOT] < 0 ? -ENOSPC : 0;
 }
