@@ -49,6 +49,7 @@ struct fs_call *fs_call_new(fuse_req_t req, struct fs_inode *inode, struct fs_ha
 	call->limit.fn = call_limit;
 	call->uid = fuse_req_ctx(req)->uid;
 	coord_list_add(&fs->calls, &call->link);
+	fs->pending++;
 	coord_list_init(&call->blocked);
 	fuse_req_interrupt_func(req, call_interrupt, call);
 	call->registered = true;
@@ -63,6 +64,7 @@ void fs_call_free(struct fs_call *call)
 	struct fs *fs = call->fs;
 	coord_timer_stop(fs->loop, &call->limit);
 	coord_list_remove(&call->link);
+	fs->pending--;
 	coord_list_remove(&call->blocked);
 	if (call->wait)
 		coord_req_drop(call->wait);

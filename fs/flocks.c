@@ -181,6 +181,7 @@ void fs_wait_drop(struct fs_wait *wait)
 	}
 	wait->holding->waits--;
 	coord_list_remove(&wait->link);
+	fs->pending--;
 	fs_uid_wait_done(fs, wait->uid);
 	free(wait);
 }
@@ -301,6 +302,7 @@ static struct fs_wait *wait_new(
 	holding->taker_uid = ctx->uid;
 	coord_holding_set_taker(holding->held, (uint32_t)ctx->pid, ctx->uid);
 	coord_list_add(&fs->waits, &wait->link);
+	fs->pending++;
 	return wait;
 }
 

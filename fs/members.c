@@ -597,7 +597,7 @@ void fs_member_unbind(struct fs *fs, struct fs_inode *member)
 	char buf[2 * COORD_NAME_MAX + 2];
 	if (coord_lock_holders(fs->coord, COORD_MEMBER, holdings_name(member, buf), any, NULL))
 		return;
-	if (fs->over)
+	if (fs->over || !is_ours(fs, member))
 		return;
 	struct change *change = change_begin(fs, member, true);
 	if (!change)

@@ -206,6 +206,7 @@ struct fs {
 	struct fs_inode *fixed[FS_GROUP]; /* root and the fixed directories */
 	struct coord_table inodes, owners; /* owners: fs_holding by inode and lock owner */
 	struct coord_list calls, waits;
+	uint32_t pending; /* how many are in these */
 	struct coord_list uids, made;
 	uint64_t started_us;
 	struct fs_onloss *onloss; /* NULL: nobody is signalled */
