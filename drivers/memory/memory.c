@@ -502,8 +502,8 @@ static void memory_member_get(struct coord_session *session, struct coord_op *op
 
 /* A token for one more holder: even and growing for exclusive ones, and one for all the sharers above
  * the last of those. By the clock, so that it also grows from one process to the next. */
-static uint64_t next_token(
-	struct memory_store *store, const struct memory_item *item, enum coord_mode mode)
+static uint64_t next_token(struct memory_store *store, const struct memory_item *item,
+	enum coord_mode mode, uint64_t now_us)
 {
 	if (mode == COORD_SHARED) {
 		struct memory_hold *first =
@@ -511,8 +511,8 @@ static uint64_t next_token(
 		return item->count && first->mode == COORD_SHARED ? first->token
 								  : store->last_token + 1;
 	}
-	uint64_t now = coord_utc_us(store->loop) & ~(uint64_t)1;
-	store->last_token = now > store->last_token + 2 ? now : store->last_token + 2;
+	uint64_t even = now_us & ~(uint64_t)1;
+	store->last_token = even > store->last_token + 2 ? even : store->last_token + 2;
 	return store->last_token;
 }
 
@@ -561,7 +561,7 @@ static void memory_lock(struct coord_session *session, struct coord_op *op)
 		return lock_refuse(ms, item, op);
 	struct memory_hold *hold = coord_grant_data(grant);
 	hold_link(hold, ms, item, grant);
-	hold->token = grant->token = next_token(store, item, grant->mode);
+	hold->token = grant->token = next_token(store, item, grant->mode, hold->since_us);
 	if (item->count++ == 0)
 		memory_item_list(store, item);
 	coord_list_add(&item->holders, &hold->in_item);
@@ -586,7 +586,8 @@ static void memory_convert(struct coord_session *session, struct coord_op *op)
 		memory_item_contended(ms->store, item, ms);
 		return coord_op_fail(op, -EBUSY);
 	}
-	hold->token = op->grant->token = next_token(ms->store, item, op->mode);
+	hold->token = op->grant->token =
+		next_token(ms->store, item, op->mode, coord_utc_us(ms->store->loop));
 	hold->mode = op->mode;
 	memory_lock_changed(ms->store, item, ms);
 	coord_op_done(op);
