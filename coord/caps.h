@@ -9,7 +9,7 @@
 #include "coord/base.h"
 
 #define COORD_CAPS_MAX (1u << 20) /* bytes of text */
-#define COORD_CAPS_DEPTH 32       /* arrays and maps in each other */
+#define COORD_CAPS_DEPTH 32 /* arrays and maps in each other */
 
 /* How far a text has come, for deciding when a write is complete. */
 enum coord_caps_text {
