@@ -159,12 +159,14 @@ def drivers(program):
 
 
 def documented(driver):
-    """The same from the tables of the driver's page: | `option` | default | meaning |"""
+    """The same from the page's section "Options": | `option` | default | meaning |"""
     path = f"docs/drivers/{driver}.md"
     if not os.path.exists(os.path.join(ROOT, path)):
         return None
+    section = re.search(r"^## Options\n(.*?)(?=^## |\Z)", text(path), re.M | re.S)
     found = {}
-    for match in re.finditer(r"^\| *`(\w+)=?[^`|]*` *\| *([^|]*?) *\|", text(path), re.M):
+    for match in re.finditer(r"^\| *`(\w+)=?[^`|]*` *\| *([^|]*?) *\|", section[1] if section else "",
+                             re.M):
         found[match[1]] = match[2].strip("`")
     return found
 
