@@ -455,7 +455,10 @@ static void member_write(fuse_req_t req, struct fs_handle *handle, const char *d
 	}
 	int r = draft_add(draft, data, len);
 	if (r < 0) {
+		/* Half of a content is not published either. */
 		draft->refused = true;
+		draft->pending = false;
+		draft->len = 0;
 		fuse_reply_err(req, -r);
 		return;
 	}
