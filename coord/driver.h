@@ -225,8 +225,10 @@ struct coord_driver {
 	coord_driver_call *group_create, *group_delete, *group_list, *group_read;
 	/* member_get gives one row, with data. */
 	coord_driver_call *member_join, *member_update, *member_leave, *member_get;
-	/* On grants of kind LOCK or LEADER. lock without COORD_OP_WAIT tries once: -EBUSY if held.
-	 * unlock of what is gone succeeds. lock_check asks the authority, not a cache: 0, or -ESTALE; it
+	/* On grants of kind LOCK or LEADER. lock without COORD_OP_WAIT tries once: -EBUSY if held; with
+	 * COORD_OP_WATCH a -EBUSY leaves a watch armed from before the look that found it held (any
+	 * other answer arms nothing). unlock of what is gone succeeds; it is also called for a grant
+	 * that was lost, to remove what is left of it. lock_check asks the authority, not a cache: 0, or -ESTALE; it
 	 * also settles a lock whose answer was lost, and then fills token. */
 	coord_driver_call *lock, *convert, *unlock, *lock_check;
 	/* By name; kind LOCK or LEADER. lock_read: one row if held, none if free. lock_list: rows of what

@@ -146,7 +146,7 @@ void coord_loop_defer(struct coord_loop *loop, struct coord_task *task)
 	bool first = !loop->deferred;
 	*loop->deferred_end = task;
 	loop->deferred_end = &task->next;
-	if (first && !loop->running)
+	if (first && !loop->running && !loop->in_turn)
 		loop->ops->wake(loop);
 }
 

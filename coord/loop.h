@@ -53,6 +53,7 @@ struct coord_loop {
 	pthread_mutex_t lock; /* guards posted */
 	struct coord_task *posted, **posted_end;
 	bool running;
+	bool in_turn; /* a callback runs after which coord_loop_run is called: no need to wake */
 };
 
 /* Prepares the generic part; called by whoever implements ops. */

@@ -168,7 +168,9 @@ static void on_fd(uv_poll_t *poll, int status, int events)
 {
 	struct coord_fd *fd = coord_container(poll, struct coord_fd, poll);
 	struct coord_loop *loop = fd->loop;
+	loop->in_turn = true;
 	fd->fn(fd->user, status < 0 ? status : 0);
+	loop->in_turn = false;
 	coord_loop_run(loop);
 }
 

@@ -1,0 +1,214 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The coordinator: making, starting, stopping it, and facts about it. See coord.h and core.h. */
+#include "coord/core.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <syslog.h>
+
+static void stop_deadline(struct coord_timer *timer);
+static void stop_finish(struct coord *coord);
+
+const char *coord_state_name(enum coord_state state)
+{
+	static const char *const names[] = {
+		[COORD_STARTING] = "starting",
+		[COORD_CONNECTED] = "connected",
+		[COORD_SUSPENDED] = "suspended",
+		[COORD_LOST] = "lost",
+		[COORD_STOPPED] = "stopped",
+	};
+	return names[state];
+}
+
+void core_set_state(struct coord *coord, enum coord_state state)
+{
+	if (coord->state == state)
+		return;
+	coord->state = state;
+	if (coord->notices.state)
+		coord->notices.state(coord->user, state);
+}
+
+static void start_task(struct coord_task *task)
+{
+	core_stop_check(coord_container(task, struct coord, stop_task));
+}
+
+int coord_new(struct coord_loop *loop, struct coord_config *config,
+	const struct coord_notices *notices, void *user, struct coord **ret, char **ret_error)
+{
+	struct coord *coord = calloc(1, sizeof(*coord));
+	if (!coord)
+		return -ENOMEM;
+	coord->loop = loop;
+	coord->config = config;
+	coord->driver = config->driver;
+	coord->notices = *notices;
+	coord->user = user;
+	coord->session.can = coord->driver->can;
+	coord->session.stop_timer.fn = stop_deadline;
+	coord->stop_task.fn = start_task;
+	coord->ops_timer.fn = core_ops_timer;
+	for (size_t i = 0; i < CORE_QUEUES; i++)
+		coord_list_init(&coord->queued[i]);
+	coord_list_init(&coord->running);
+	coord_list_init(&coord->delayed);
+	coord_list_init(&coord->reqs);
+	coord_list_init(&coord->grants);
+	coord_random(loop, coord->session.uuid, sizeof(coord->session.uuid));
+	coord->session.data = calloc(1, coord->driver->session_size + 1);
+	int r = coord->session.data ? 0 : -ENOMEM;
+	if (r == 0 && coord->driver->configure)
+		r = coord->driver->configure(&coord->session, config, ret_error);
+	if (r < 0) {
+		free(coord->session.data);
+		free(coord);
+		return r;
+	}
+	*ret = coord;
+	return 0;
+}
+
+void coord_start(struct coord *coord)
+{
+	coord->thread = pthread_self();
+	core_session_open(coord);
+}
+
+void coord_stop(struct coord *coord)
+{
+	if (coord->stopping)
+		return;
+	coord->stopping = true;
+	coord_timer_stop(coord->loop, &coord->session.open_timer);
+	coord_timer_start(coord->loop, &coord->session.stop_timer,
+		coord_now_ms(coord->loop) + coord->config->timeout_ms);
+	core_locks_stop(coord);
+	core_members_stop(coord);
+	coord_loop_defer(coord->loop, &coord->stop_task);
+}
+
+/* Goes on with the stop: first what is held is released, then the session is closed. */
+void core_stop_check(struct coord *coord)
+{
+	struct coord_session *session = &coord->session;
+	if (!coord->stopping || coord->stopped || session->session_op)
+		return;
+	if (session->open && session->connected &&
+		!(core_locks_idle(coord) && core_members_idle(coord)))
+		return;
+	if (session->open)
+		core_session_close(coord);
+	else
+		stop_finish(coord);
+}
+
+static void stop_finish(struct coord *coord)
+{
+	if (coord->stopped)
+		return;
+	coord_timer_stop(coord->loop, &coord->session.stop_timer);
+	coord->stopped = true;
+	core_set_state(coord, COORD_STOPPED);
+	while (!coord_list_empty(&coord->reqs)) {
+		struct coord_req *req = coord_container(coord->reqs.next, struct coord_req, link);
+		coord_list_remove(&req->link);
+		core_req_answer(req, -ESHUTDOWN, NULL, 0);
+	}
+	core_ops_flush(coord, -ESHUTDOWN);
+	if (coord->notices.stopped)
+		coord->notices.stopped(coord->user);
+}
+
+static void stop_deadline(struct coord_timer *timer)
+{
+	struct coord *coord = coord_container(timer, struct coord, session.stop_timer);
+	coord_log(LOG_WARNING, "the backend did not answer in time: ending without it");
+	stop_finish(coord);
+}
+
+void coord_free(struct coord *coord)
+{
+	if (!coord)
+		return;
+	struct coord_session *session = &coord->session;
+	struct coord_timer *timers[] = {&session->open_timer, &session->renew_timer,
+		&session->until_timer, &session->reopen_timer, &session->stop_timer,
+		&coord->ops_timer};
+	for (size_t i = 0; i < sizeof(timers) / sizeof(*timers); i++)
+		coord_timer_stop(coord->loop, timers[i]);
+	coord->stopped = true;
+	core_ops_flush(coord, -ESHUTDOWN);
+	core_views_done(coord);
+	core_members_done(coord);
+	core_locks_done(coord);
+	struct core_grant *grant, *next;
+	coord_list_each_safe(grant, next, &coord->grants, link)
+		core_grant_free(grant);
+	if (coord->driver->session_free)
+		coord->driver->session_free(session);
+	struct coord_req *req, *after;
+	coord_list_each_safe(req, after, &coord->reqs, link)
+		core_req_answer(req, -ESHUTDOWN, NULL, 0);
+	core_ops_done(coord);
+	free(session->data);
+	coord_config_free(coord->config);
+	free(coord);
+}
+
+enum coord_state coord_state(const struct coord *coord)
+{
+	return coord->state;
+}
+
+const struct coord_config *coord_config_of(const struct coord *coord)
+{
+	return coord->config;
+}
+
+struct coord_loop *coord_loop_of(const struct coord *coord)
+{
+	return coord->loop;
+}
+
+void coord_session_info(struct coord *coord, struct coord_session_info *ret)
+{
+	const struct coord_session *session = &coord->session;
+	*ret = (struct coord_session_info){.id = session->id, .epoch = session->epoch};
+	if (!core_leased(coord) || session->ttl_ms == 0)
+		return;
+	ret->ttl_ms = session->ttl_ms;
+	ret->margin_ms = core_margin_ms(session->ttl_ms);
+	ret->grace_ms = core_grace_ms(session->ttl_ms);
+	uint64_t until = session->until_ms, now = coord_now_ms(coord->loop);
+	struct core_grant *grant;
+	coord_list_each(grant, &coord->grants, link)
+		if (grant->held && grant->grant.until_ms < until)
+			until = grant->grant.until_ms;
+	ret->left_ms = until > now ? until - now : 0;
+}
+
+const struct coord_counters *coord_counters(struct coord *coord)
+{
+	return &coord->counters;
+}
+
+void coord_count_hidden(struct coord *coord, uint64_t names)
+{
+	coord->counters.hidden_names += names;
+}
+
+int core_map_name(struct coord *coord, enum coord_kind kind, struct coord_bytes name, char *ret,
+	size_t *ret_len)
+{
+	if (name.len == 0)
+		return -EINVAL;
+	if (name.len > 256)
+		return -ENAMETOOLONG;
+	if (coord->driver->map_name)
+		return coord->driver->map_name(&coord->session, kind, name, ret, ret_len);
+	memcpy(ret, name.data, name.len);
+	*ret_len = name.len;
+	return 0;
+}

@@ -1,0 +1,214 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the core's files share. Nobody outside coord/ includes this.
+ *
+ *   coord.c    the coordinator: start, stop, facts, counters
+ *   session.c  open, renew, suspended, lost, open again; grants and their leases
+ *   ops.c      ops: memory, order, backpressure, retry; requests with deadlines
+ *   locks.c    the lock table: holdings, tickets, the pump
+ *   members.c  what this mount joined
+ *   views.c    who holds a lock, by name; watches
+ */
+#ifndef COORD_CORE_H
+#define COORD_CORE_H
+
+#include "coord/coord.h"
+#include "coord/table.h"
+
+/* ---- ops ---- */
+
+struct coord_chunk;
+
+enum core_op_state { CORE_OP_NEW, CORE_OP_QUEUED, CORE_OP_RUNNING, CORE_OP_DONE };
+
+struct coord_op_core {
+	struct coord_op op;
+	struct coord *coord;
+	struct coord_list link; /* in coord->queued or ->running */
+	struct coord_task task; /* delivers done */
+	void (*fn)(struct coord_op *, void *user); /* once, on the loop; frees the op in the end */
+	void *user;
+	enum core_op_state state;
+	bool unknown; /* an earlier attempt may have had its effect */
+	bool cancelled, delayed;
+	struct coord_chunk *chunks; /* arena beyond the inline part */
+	size_t inline_used, arena_used;
+	_Alignas(16) char inline_arena[256];
+	_Alignas(16) char data[]; /* the driver's op_size bytes */
+};
+
+/* A new op with copies of key, member and data. NULL: out of memory. */
+struct coord_op *core_op_new(struct coord *, enum coord_call, struct coord_key,
+	struct coord_bytes member, struct coord_bytes data);
+/* Hands the op to the driver, now or when there is room and a connection. fn gets the answer and must
+ * call core_op_free or core_op_start again. */
+void core_op_start(struct coord_op *, void (*fn)(struct coord_op *, void *user), void *user);
+/* Nobody wants the answer any more: it is freed when it comes. Asks the driver to hurry. */
+void core_op_abandon(struct coord_op *);
+/* Asks the driver to end it early; the answer still comes. */
+void core_op_cancel(struct coord_op *);
+void core_op_free(struct coord_op *);
+/* Starts queued ops if there is a connection and room. */
+void core_ops_run(struct coord *);
+/* Answers all ops that are queued, with status. */
+void core_ops_flush(struct coord *, int status);
+/* True for an answer that says nothing about the request itself: try again later. */
+bool core_transient(int status);
+void core_ops_timer(struct coord_timer *);
+
+/* ---- requests ---- */
+
+struct coord_req {
+	struct coord *coord;
+	struct coord_list link; /* coord->reqs */
+	coord_reply_fn *fn;
+	coord_look_fn *look_fn; /* views: instead of fn */
+	void *user;
+	struct coord_timer deadline;
+	struct coord_op *op; /* the op that serves it, if it has one */
+	struct coord_list member_link, view_link;
+	void (*gone)(struct coord_req *); /* detaches it from whoever else points to it */
+	void *at; /* what gone needs */
+	struct coord_row *pages, **pages_end; /* lists: earlier pages live in their ops */
+	size_t pages_len;
+	struct coord_list page_ops;
+	struct coord_task task; /* answers without an op */
+	int status;
+};
+
+struct coord_req *core_req_new(struct coord *, coord_reply_fn *fn, void *user);
+/* Answers and frees. */
+void core_req_answer(struct coord_req *, int status, const struct coord_row *rows, size_t len);
+/* Answers later from the loop. */
+void core_req_answer_later(struct coord_req *, int status);
+/* Lets an op serve the request: its answer is the request's. */
+void core_req_start(struct coord_req *, struct coord_op *);
+
+/* ---- grants and session ---- */
+
+struct core_grant {
+	struct coord_grant grant;
+	struct coord *coord;
+	struct coord_list link; /* coord->grants, in order of making */
+	struct coord_timer until;
+	bool held; /* the backend granted it; renewals and losses concern it */
+	void *owner; /* the core_lock or the membership */
+	_Alignas(16) char data[];
+};
+
+struct core_grant *core_grant_new(
+	struct coord *, struct coord_key, struct coord_bytes member, enum coord_mode, void *owner);
+static inline struct core_grant *core_grant_of(struct coord_grant *grant)
+{
+	return coord_container(grant, struct core_grant, grant);
+}
+/* The op that acquired it succeeded: counts its lease from op->sent_ms. -ETIMEDOUT: it is over. */
+int core_grant_held(struct core_grant *, const struct coord_op *);
+/* Is it past its time, by the clock read afresh? */
+bool core_grant_over(struct core_grant *);
+/* No op on it runs any more. */
+void core_grant_free(struct core_grant *);
+
+void core_session_open(struct coord *);
+void core_session_close(struct coord *);
+
+/* ---- locks ---- */
+void core_locks_init(struct coord *);
+void core_locks_grant_lost(struct core_grant *);
+void core_locks_changed(struct coord *, struct coord_key);
+void core_locks_contended(struct core_grant *);
+/* The session is back (a new epoch or a connection): go on. */
+void core_locks_resume(struct coord *);
+/* Stop: everybody loses, everything is released. */
+void core_locks_stop(struct coord *);
+bool core_locks_idle(const struct coord *); /* no release and no acquire is under way */
+/* Our own holding of a name, if any: for views. */
+bool core_locks_info(
+	struct coord *, enum coord_kind, struct coord_bytes name, struct coord_lock_info *ret);
+/* Waiters of a name that is held elsewhere. */
+uint32_t core_locks_waiters(struct coord *, enum coord_kind, struct coord_bytes name);
+/* The backend's canonical key; ret of 256 bytes. Returns 0 or -errno. */
+int core_map_name(
+	struct coord *, enum coord_kind, struct coord_bytes name, char *ret, size_t *ret_len);
+
+/* ---- members ---- */
+void core_members_grant_lost(struct core_grant *);
+void core_members_epoch(struct coord *); /* join again */
+void core_members_stop(struct coord *);
+bool core_members_idle(const struct coord *);
+void core_members_done(struct coord *);
+
+/* ---- watches and views ---- */
+/* Counts users of a watch; the op that arms it is the caller's. */
+int core_watch_ref(struct coord *, struct coord_key);
+void core_watch_unref(struct coord *, struct coord_key);
+void core_views_changed(struct coord *, struct coord_key);
+/* We are about to change it, or have: what is shown must be read again. */
+void core_views_touch(struct coord *, enum coord_kind, struct coord_bytes name);
+/* A release of ours begins (returns a stamp) and is confirmed: where a watch is live and silent since,
+ * the name is known to be free without a read. */
+uint64_t core_views_stamp(struct coord *, enum coord_kind, struct coord_bytes name);
+void core_views_freed(struct coord *, enum coord_kind, struct coord_bytes name, uint64_t stamp);
+void core_views_epoch(struct coord *);
+void core_views_done(struct coord *);
+
+/* ---- the coordinator; also the drivers' struct coord_session ---- */
+
+enum { CORE_QUEUES = 4 }; /* renew and close, unlock, lock, reads and the rest */
+
+struct coord_session {
+	void *data;
+	uint8_t uuid[16];
+	char id[128];
+	unsigned can;
+	uint32_t epoch;
+	bool open; /* the driver's open succeeded and no close was begun */
+	bool connected; /* as the driver says */
+	bool closing;
+	uint64_t ttl_ms, until_ms; /* of the session where anything is leased; 0: no lease */
+	struct coord_op *session_op; /* open, close or renew that runs */
+	bool renewing;
+	struct coord_timer open_timer, renew_timer, until_timer, reopen_timer, stop_timer;
+	uint64_t claim_until_ms;
+	uint32_t backoff_ms;
+};
+
+struct coord {
+	struct coord_session session; /* first: the drivers' pointer is ours */
+	struct coord_loop *loop;
+	struct coord_config *config;
+	const struct coord_driver *driver;
+	struct coord_notices notices;
+	void *user;
+	enum coord_state state;
+	bool ready, stopping, stopped;
+	bool stalled; /* a request timed out and nothing was answered since */
+	uint64_t probe_ms;
+	pthread_t thread; /* the loop's */
+	/* ops */
+	struct coord_list delayed; /* to be tried again after a pause */
+	struct coord_list queued[CORE_QUEUES], running;
+	uint32_t running_len, waits_len;
+	struct coord_op_core *spare; /* freed ops for reuse, linked by user */
+	uint32_t spare_len;
+	struct coord_timer ops_timer;
+	struct coord_list reqs;
+	/* grants, locks, members, views */
+	struct coord_list grants;
+	uint64_t owner_next;
+	struct coord_table locks, members, watches, views;
+	uint32_t locks_busy, members_busy, members_len;
+	struct coord_task stop_task, fail_task;
+	int fail_status;
+	char fail_text[200];
+	struct coord_counters counters;
+};
+
+void core_set_state(struct coord *, enum coord_state);
+/* Something that a stop waits for may have ended. */
+void core_stop_check(struct coord *);
+bool core_leased(const struct coord *); /* any kind is a lease */
+uint64_t core_margin_ms(uint64_t ttl_ms);
+uint64_t core_grace_ms(uint64_t ttl_ms);
+
+#endif
