@@ -144,12 +144,12 @@ void coord_free(struct coord *coord)
 	core_members_done(coord);
 	core_locks_done(coord);
 	struct core_grant *grant, *next;
-	coord_list_each_safe(grant, next, &coord->grants, link)
+	coord_list_each_safe (grant, next, &coord->grants, link)
 		core_grant_free(grant);
 	if (coord->driver->session_free)
 		coord->driver->session_free(session);
 	struct coord_req *req, *after;
-	coord_list_each_safe(req, after, &coord->reqs, link)
+	coord_list_each_safe (req, after, &coord->reqs, link)
 		core_req_answer(req, -ESHUTDOWN, NULL, 0);
 	core_ops_done(coord);
 	free(session->data);
@@ -183,7 +183,7 @@ void coord_session_info(struct coord *coord, struct coord_session_info *ret)
 	ret->grace_ms = core_grace_ms(session->ttl_ms);
 	uint64_t until = session->until_ms, now = coord_now_ms(coord->loop);
 	struct core_grant *grant;
-	coord_list_each(grant, &coord->grants, link)
+	coord_list_each (grant, &coord->grants, link)
 		if (grant->held && grant->grant.until_ms < until)
 			until = grant->grant.until_ms;
 	ret->left_ms = until > now ? until - now : 0;

@@ -33,8 +33,8 @@ struct coord_op_core {
 	bool cancelled, delayed;
 	struct coord_chunk *chunks; /* arena beyond the inline part */
 	size_t inline_used, arena_used;
-	_Alignas(16) char inline_arena[256];
-	_Alignas(16) char data[]; /* the driver's op_size bytes */
+	_Alignas(8) char inline_arena[256];
+	_Alignas(8) char data[]; /* the driver's op_size bytes */
 };
 
 /* A new op with copies of key, member and data. NULL: out of memory. */
@@ -84,6 +84,11 @@ void core_req_answer_later(struct coord_req *, int status);
 /* Lets an op serve the request: its answer is the request's. */
 void core_req_start(struct coord_req *, struct coord_op *);
 
+/* A request that one call of the driver serves. */
+int core_request(struct coord *, enum coord_call, struct coord_key, struct coord_bytes member,
+	unsigned flags, coord_reply_fn *fn, void *user, struct coord_req **ret_req);
+void core_ops_done(struct coord *);
+
 /* ---- grants and session ---- */
 
 struct core_grant {
@@ -93,7 +98,7 @@ struct core_grant {
 	struct coord_timer until;
 	bool held; /* the backend granted it; renewals and losses concern it */
 	void *owner; /* the core_lock or the membership */
-	_Alignas(16) char data[];
+	_Alignas(8) char data[];
 };
 
 struct core_grant *core_grant_new(
@@ -113,7 +118,7 @@ void core_session_open(struct coord *);
 void core_session_close(struct coord *);
 
 /* ---- locks ---- */
-void core_locks_init(struct coord *);
+void core_locks_done(struct coord *);
 void core_locks_grant_lost(struct core_grant *);
 void core_locks_changed(struct coord *, struct coord_key);
 void core_locks_contended(struct core_grant *);

@@ -25,7 +25,7 @@ enum {
 struct coord_chunk {
 	struct coord_chunk *next;
 	size_t used, size;
-	_Alignas(16) char data[];
+	_Alignas(8) char data[];
 };
 
 static struct coord_op_core *core_of(struct coord_op *op)
@@ -40,7 +40,7 @@ void *coord_op_alloc(struct coord_op *op, size_t len)
 	struct coord_op_core *core = core_of(op);
 	if (len > ARENA_MAX || core->arena_used + len > ARENA_MAX)
 		return NULL;
-	len = (len + 15) & ~(size_t)15;
+	len = (len + 7) & ~(size_t)7;
 	core->arena_used += len;
 	if (core->inline_used + len <= sizeof(core->inline_arena)) {
 		void *ret = core->inline_arena + core->inline_used;
@@ -539,4 +539,30 @@ void coord_req_drop(struct coord_req *req)
 	if (req->gone || req->task.queued)
 		return;
 	req_free(req);
+}
+
+int core_request(struct coord *coord, enum coord_call call, struct coord_key key,
+	struct coord_bytes member, unsigned flags, coord_reply_fn *fn, void *user,
+	struct coord_req **ret_req)
+{
+	struct coord_req *req = core_req_new(coord, fn, user);
+	struct coord_op *op = req ? core_op_new(coord, call, key, member, COORD_BYTES("")) : NULL;
+	if (!op) {
+		coord_req_drop(req);
+		return -ENOMEM;
+	}
+	op->flags = flags;
+	core_req_start(req, op);
+	if (ret_req)
+		*ret_req = req;
+	return 0;
+}
+
+void core_ops_done(struct coord *coord)
+{
+	while (coord->spare) {
+		struct coord_op_core *next = coord->spare->user;
+		free(coord->spare);
+		coord->spare = next;
+	}
 }

@@ -37,7 +37,7 @@ bool core_leased(const struct coord *coord)
 {
 	const enum coord_loss *loss = coord->driver->loss;
 	return loss[COORD_LOCK] == COORD_LOSS_LEASE || loss[COORD_LEADER] == COORD_LOSS_LEASE ||
-		loss[COORD_MEMBER] == COORD_LOSS_LEASE;
+	       loss[COORD_MEMBER] == COORD_LOSS_LEASE;
 }
 
 /* ---- grants ---- */
@@ -52,14 +52,14 @@ static void grant_until(struct coord_timer *timer)
 {
 	struct core_grant *grant = coord_container(timer, struct core_grant, until);
 	coord_log(LOG_ERR, "a lease was not renewed in time: lost");
-	coord_grant_lost(&grant->coord->session, grant->grant.key, grant->grant.owner,
-		grant->grant.epoch);
+	coord_grant_lost(
+		&grant->coord->session, grant->grant.key, grant->grant.owner, grant->grant.epoch);
 }
 
 struct core_grant *core_grant_new(struct coord *coord, struct coord_key key,
 	struct coord_bytes member, enum coord_mode mode, void *owner)
 {
-	size_t drv = (coord->driver->grant_size + 15) & ~(size_t)15;
+	size_t drv = (coord->driver->grant_size + 7) & ~(size_t)7;
 	struct core_grant *grant = calloc(1, sizeof(*grant) + drv + key.name.len + member.len + 2);
 	if (!grant)
 		return NULL;
@@ -103,7 +103,7 @@ static void grant_lease(struct core_grant *grant, uint64_t sent_ms, uint64_t ttl
 bool core_grant_over(struct core_grant *grant)
 {
 	return grant->grant.until_ms != UINT64_MAX &&
-		coord_now_ms(grant->coord->loop) >= grant->grant.until_ms;
+	       coord_now_ms(grant->coord->loop) >= grant->grant.until_ms;
 }
 
 int core_grant_held(struct core_grant *grant, const struct coord_op *op)
@@ -140,19 +140,19 @@ struct coord_grant *coord_grants_next(struct coord_session *session, struct coor
 	return NULL;
 }
 
-void coord_grant_renewed(struct coord_session *session, struct coord_grant *grant,
-	uint64_t sent_ms, uint64_t ttl_ms)
+void coord_grant_renewed(
+	struct coord_session *session, struct coord_grant *grant, uint64_t sent_ms, uint64_t ttl_ms)
 {
 	struct core_grant *core = core_grant_of(grant);
 	if (core->held && grant->epoch == session->epoch && !core_grant_over(core))
 		grant_lease(core, sent_ms, ttl_ms);
 }
 
-static struct core_grant *grant_find(struct coord *coord, struct coord_key key,
-	const uint8_t owner[16], uint32_t epoch)
+static struct core_grant *grant_find(
+	struct coord *coord, struct coord_key key, const uint8_t owner[16], uint32_t epoch)
 {
 	struct core_grant *grant;
-	coord_list_each(grant, &coord->grants, link)
+	coord_list_each (grant, &coord->grants, link)
 		if (grant->grant.epoch == epoch && grant->grant.key.kind == key.kind &&
 			memcmp(grant->grant.owner, owner, 16) == 0)
 			return grant;
@@ -171,8 +171,8 @@ static void grant_lost(struct core_grant *grant)
 		core_locks_grant_lost(grant);
 }
 
-void coord_grant_lost(struct coord_session *session, struct coord_key key,
-	const uint8_t owner[16], uint32_t epoch)
+void coord_grant_lost(struct coord_session *session, struct coord_key key, const uint8_t owner[16],
+	uint32_t epoch)
 {
 	struct coord *coord = (struct coord *)session;
 	struct core_grant *grant = grant_find(coord, key, owner, epoch);
@@ -195,7 +195,7 @@ static void grants_lost(struct coord *coord, bool all, enum coord_loss loss)
 {
 	for (;;) {
 		struct core_grant *grant, *found = NULL;
-		coord_list_each(grant, &coord->grants, link)
+		coord_list_each (grant, &coord->grants, link)
 			if (grant->held && grant->grant.epoch == coord->session.epoch &&
 				(all || coord->driver->loss[grant->grant.key.kind] == loss)) {
 				found = grant;
@@ -254,8 +254,7 @@ static void session_lease(struct coord *coord, const struct coord_op *op)
 	uint64_t period = (session->ttl_ms - core_margin_ms(session->ttl_ms)) / 4;
 	if (session->ttl_ms <= core_margin_ms(session->ttl_ms))
 		period = 0;
-	coord_timer_start(
-		coord->loop, &session->renew_timer, op->sent_ms + (period ? period : 1));
+	coord_timer_start(coord->loop, &session->renew_timer, op->sent_ms + (period ? period : 1));
 }
 
 static void session_until(struct coord_timer *timer)
@@ -288,10 +287,10 @@ static void session_renew(struct coord_timer *timer)
 	struct coord_session *session = &coord->session;
 	if (session->renewing || !session->open || session->closing || !coord->driver->renew)
 		return;
-	struct coord_op *op = session->connected
-		? core_op_new(coord, COORD_CALL_RENEW, (struct coord_key){.kind = COORD_LOCK},
-			  COORD_BYTES(""), COORD_BYTES(""))
-		: NULL;
+	struct coord_op *op = session->connected ? core_op_new(coord, COORD_CALL_RENEW,
+							   (struct coord_key){.kind = COORD_LOCK},
+							   COORD_BYTES(""), COORD_BYTES(""))
+						 : NULL;
 	if (!op) {
 		coord_timer_start(coord->loop, &session->renew_timer,
 			coord_now_ms(coord->loop) + BACKOFF_MIN_MS);
@@ -344,8 +343,8 @@ static void session_opened(struct coord *coord, struct coord_op *op)
 
 static void session_reopen_later(struct coord *coord, uint32_t after_ms)
 {
-	coord_timer_start(coord->loop, &coord->session.reopen_timer,
-		coord_now_ms(coord->loop) + after_ms);
+	coord_timer_start(
+		coord->loop, &coord->session.reopen_timer, coord_now_ms(coord->loop) + after_ms);
 }
 
 /* The member id is claimed by somebody else: dead, alive here, or not to be seen from here. Returns
@@ -356,7 +355,8 @@ static bool claim_refused(struct coord *coord, const struct coord_op *op, char *
 	struct coord_identity other = {0};
 	const char *member = coord->config->member;
 	if (!op->rows || coord_identity_parse(op->rows->data, &other) < 0) {
-		snprintf(text, len, "member id '%s' is in use; choose another with -o member=", member);
+		snprintf(text, len,
+			"member id '%s' is in use; choose another with -o member=", member);
 		return false;
 	}
 	enum coord_claim claim = coord_identity_compare(&coord->config->identity, &other);
@@ -367,7 +367,8 @@ static bool claim_refused(struct coord *coord, const struct coord_op *op, char *
 	}
 	uint64_t now = coord_now_ms(coord->loop);
 	if (claim == COORD_CLAIM_ELSEWHERE && !alive && session->claim_until_ms == 0) {
-		uint64_t wait = coord->config->timeout_ms < 10000 ? coord->config->timeout_ms : 10000;
+		uint64_t wait =
+			coord->config->timeout_ms < 10000 ? coord->config->timeout_ms : 10000;
 		session->claim_until_ms = now + wait + coord->config->membership_timeout_ms;
 		coord_timer_start(coord->loop, &session->open_timer,
 			session->claim_until_ms + coord->config->timeout_ms);
@@ -395,12 +396,13 @@ static void open_done(struct coord_op *op, void *user)
 		session_opened(coord, op);
 	} else if (!coord->stopped && !coord->stopping) {
 		char text[sizeof(op->error) + 400];
-		snprintf(text, sizeof(text), "%s", op->error[0] ? op->error : strerror(-op->status));
+		snprintf(
+			text, sizeof(text), "%s", op->error[0] ? op->error : strerror(-op->status));
 		bool again = op->status == -EEXIST && claim_refused(coord, op, text, sizeof(text));
 		if (!again && coord->ready) {
 			coord_log(LOG_WARNING, "cannot open the session again: %s", text);
-			session->backoff_ms = session->backoff_ms ? session->backoff_ms * 2
-								  : BACKOFF_MIN_MS;
+			session->backoff_ms =
+				session->backoff_ms ? session->backoff_ms * 2 : BACKOFF_MIN_MS;
 			if (session->backoff_ms > BACKOFF_MAX_MS)
 				session->backoff_ms = BACKOFF_MAX_MS;
 			session_reopen_later(coord, session->backoff_ms);

@@ -1,0 +1,295 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Who holds a lock, by name: one read for all who ask, kept while a watch guards it. And the watches
+ * themselves, counted, because a waiter and a view may use the same one.
+ *
+ * A view is fresh from the answer of a read that armed the watch until the next notice. Who asks while
+ * a read runs waits for the one after it, which begins later than the question.
+ */
+#include "coord/core.h"
+
+enum { KEEP_MS = 60000 };
+
+struct watch {
+	struct coord_node node;
+	uint32_t refs;
+	char name[];
+};
+
+struct view {
+	struct coord_node node;
+	struct coord *coord;
+	struct coord_key key;
+	struct coord_op *op;
+	struct coord_list asking, next; /* coord_req by view_link */
+	struct coord_timer keep;
+	bool watched, fresh, dirty; /* dirty: a notice came while the read ran */
+	uint64_t notices;
+	struct coord_row row; /* held: row.mode is not NONE */
+	char owner[256];
+	char name[];
+};
+
+int core_watch_ref(struct coord *coord, struct coord_key key)
+{
+	struct watch *watch = (struct watch *)coord_table_find(&coord->watches, key.kind, key.name);
+	if (!watch) {
+		watch = calloc(1, sizeof(*watch) + key.name.len + 1);
+		if (!watch)
+			return -ENOMEM;
+		memcpy(watch->name, key.name.data, key.name.len);
+		watch->node.kind = key.kind;
+		watch->node.key = (struct coord_bytes){watch->name, key.name.len};
+		if (coord_table_add(&coord->watches, &watch->node) < 0) {
+			free(watch);
+			return -ENOMEM;
+		}
+	}
+	watch->refs++;
+	return 0;
+}
+
+void core_watch_unref(struct coord *coord, struct coord_key key)
+{
+	struct watch *watch = (struct watch *)coord_table_find(&coord->watches, key.kind, key.name);
+	if (!watch || --watch->refs > 0)
+		return;
+	if (coord->driver->unwatch && coord->session.open)
+		coord->driver->unwatch(&coord->session, key);
+	coord_table_remove(&coord->watches, &watch->node);
+	free(watch);
+}
+
+static struct view *view_find(struct coord *coord, enum coord_kind kind, struct coord_bytes name)
+{
+	return (struct view *)coord_table_find(&coord->views, kind, name);
+}
+
+static void view_free(struct view *view)
+{
+	struct coord *coord = view->coord;
+	coord_timer_stop(coord->loop, &view->keep);
+	if (view->op)
+		core_op_abandon(view->op);
+	if (view->watched)
+		core_watch_unref(coord, view->key);
+	coord_table_remove(&coord->views, &view->node);
+	free(view);
+}
+
+static void view_keep(struct coord_timer *timer)
+{
+	struct view *view = coord_container(timer, struct view, keep);
+	if (!view->op && coord_list_empty(&view->next))
+		view_free(view);
+}
+
+static struct view *view_get(struct coord *coord, enum coord_kind kind, struct coord_bytes name)
+{
+	struct view *view = view_find(coord, kind, name);
+	if (view)
+		return view;
+	view = calloc(1, sizeof(*view) + name.len + 1);
+	if (!view)
+		return NULL;
+	memcpy(view->name, name.data, name.len);
+	view->coord = coord;
+	view->key = (struct coord_key){kind, {view->name, name.len}};
+	view->node.kind = kind;
+	view->node.key = view->key.name;
+	view->keep.fn = view_keep;
+	coord_list_init(&view->asking);
+	coord_list_init(&view->next);
+	if (coord_table_add(&coord->views, &view->node) == 0)
+		return view;
+	free(view);
+	return NULL;
+}
+
+static void view_info(struct view *view, struct coord_lock_info *ret)
+{
+	if (core_locks_info(view->coord, view->key.kind, view->key.name, ret))
+		return;
+	*ret = (struct coord_lock_info){
+		.held = view->row.mode != COORD_NONE,
+		.mode = view->row.mode,
+		.owner = view->row.data,
+		.token = view->row.token,
+		.since_us = view->row.created_us,
+		.pid = view->row.pid,
+		.holders = view->row.holders,
+		.waiters = core_locks_waiters(view->coord, view->key.kind, view->key.name),
+	};
+}
+
+static void view_take(struct view *view, const struct coord_op *op)
+{
+	view->row = (struct coord_row){0};
+	if (!op->rows)
+		return;
+	view->row = *op->rows;
+	view->row.next = NULL;
+	if (view->row.mode == COORD_NONE)
+		view->row.mode = COORD_EXCLUSIVE;
+	if (view->row.data.len > sizeof(view->owner))
+		view->row.data.len = 0;
+	memcpy(view->owner, view->row.data.data ? view->row.data.data : "", view->row.data.len);
+	view->row.data.data = view->owner;
+}
+
+static void view_read(struct view *view);
+
+static void view_answer(struct view *view, int status)
+{
+	struct coord_lock_info info = {0};
+	view_info(view, &info);
+	while (!coord_list_empty(&view->asking)) {
+		struct coord_req *req =
+			coord_container(view->asking.next, struct coord_req, view_link);
+		coord_list_remove(&req->view_link);
+		if (status == 0 && req->look_fn) {
+			coord_look_fn *fn = req->look_fn;
+			req->look_fn = NULL;
+			fn(req->user, 0, &info);
+		}
+		core_req_answer(req, status, NULL, 0);
+	}
+}
+
+static void view_done(struct coord_op *op, void *user)
+{
+	struct view *view = user;
+	struct coord *coord = view->coord;
+	view->op = NULL;
+	if (op->status == 0) {
+		view_take(view, op);
+		if ((op->flags & COORD_OP_WATCH) && !view->watched)
+			view->watched = core_watch_ref(coord, view->key) == 0;
+		view->fresh = view->watched && !view->dirty && op->epoch == coord->session.epoch;
+	}
+	coord_timer_start(coord->loop, &view->keep, coord_now_ms(coord->loop) + KEEP_MS);
+	view_answer(view, op->status);
+	core_op_free(op);
+	if (!coord_list_empty(&view->next) && !view->op)
+		view_read(view);
+}
+
+static void view_read(struct view *view)
+{
+	struct coord *coord = view->coord;
+	struct coord_op *op = core_op_new(coord, COORD_CALL_LOCK_READ, view->key,
+		(struct coord_bytes){0}, (struct coord_bytes){0});
+	while (!coord_list_empty(&view->next)) {
+		struct coord_list *first = view->next.next;
+		coord_list_remove(first);
+		coord_list_add(&view->asking, first);
+	}
+	if (!op) {
+		view_answer(view, -ENOMEM);
+		return;
+	}
+	if (coord->session.can & COORD_CAN_NOTIFY)
+		op->flags = COORD_OP_WATCH;
+	op->deadline_ms = coord_now_ms(coord->loop) + coord->config->timeout_ms;
+	view->dirty = view->fresh = false;
+	view->op = op;
+	core_op_start(op, view_done, view);
+}
+
+int coord_lock_peek(struct coord *coord, enum coord_kind kind, struct coord_bytes name,
+	struct coord_lock_info *ret)
+{
+	char key[256];
+	size_t len;
+	int r = core_map_name(coord, kind, name, key, &len);
+	if (r < 0)
+		return r;
+	if (core_locks_info(coord, kind, name, ret))
+		return 0;
+	struct view *view = view_find(coord, kind, name);
+	if (!view || !view->fresh || !coord->session.connected)
+		return -EAGAIN;
+	view_info(view, ret);
+	return 0;
+}
+
+static void look_gone(struct coord_req *req)
+{
+	coord_list_remove(&req->view_link);
+}
+
+int coord_lock_look(struct coord *coord, enum coord_kind kind, struct coord_bytes name,
+	coord_look_fn *fn, void *user, struct coord_req **ret_req)
+{
+	char key[256];
+	size_t len;
+	int r = core_map_name(coord, kind, name, key, &len);
+	if (r < 0)
+		return r;
+	struct view *view = view_get(coord, kind, name);
+	struct coord_req *req = view ? core_req_new(coord, NULL, user) : NULL;
+	if (!req)
+		return -ENOMEM;
+	req->look_fn = fn;
+	req->gone = look_gone;
+	coord_list_add(&view->next, &req->view_link);
+	if (!view->op)
+		view_read(view);
+	if (ret_req)
+		*ret_req = req;
+	return 0;
+}
+
+void core_views_touch(struct coord *coord, enum coord_kind kind, struct coord_bytes name)
+{
+	struct view *view = view_find(coord, kind, name);
+	if (!view)
+		return;
+	view->fresh = false;
+	view->dirty = true;
+	view->notices++;
+}
+
+void core_views_changed(struct coord *coord, struct coord_key key)
+{
+	core_views_touch(coord, key.kind, key.name);
+}
+
+uint64_t core_views_stamp(struct coord *coord, enum coord_kind kind, struct coord_bytes name)
+{
+	struct view *view = view_find(coord, kind, name);
+	return view ? view->notices : 0;
+}
+
+void core_views_freed(
+	struct coord *coord, enum coord_kind kind, struct coord_bytes name, uint64_t stamp)
+{
+	struct view *view = view_find(coord, kind, name);
+	if (!view || !view->watched || view->op || view->notices != stamp)
+		return;
+	view->row = (struct coord_row){0};
+	view->fresh = true;
+}
+
+void core_views_epoch(struct coord *coord)
+{
+	for (struct coord_node *node = NULL; (node = coord_table_next(&coord->views, node));) {
+		struct view *view = (struct view *)node;
+		view->fresh = false;
+		view->dirty = true;
+		view->notices++;
+	}
+}
+
+void core_views_done(struct coord *coord)
+{
+	struct coord_node *node;
+	while ((node = coord_table_next(&coord->views, NULL)))
+		view_free((struct view *)node);
+	coord_table_done(&coord->views);
+	while ((node = coord_table_next(&coord->watches, NULL))) {
+		coord_table_remove(&coord->watches, node);
+		free(node);
+	}
+	coord_table_done(&coord->watches);
+}
