@@ -166,14 +166,13 @@ class Calls(lib.Case):
 
     def test_poll_tells_a_loss(self):
         import select
-        breaker = self.agent()
-        poll = select.poll()
-        poll.register(self.fd, select.POLLIN)
-        breaker.start("unlink", self.a("locks/l"))
-        found = poll.poll(int(lib.PATIENCE_S * 1000))
-        self.assertEqual(found, [(self.fd, select.POLLIN | select.POLLERR | select.POLLHUP)])
-        breaker.result()
-        fcntl.flock(self.fd, UN)
+        holder = self.agent()
+        fd = holder.open_flock(self.a("locks/polled"), RW, EX)
+        holder.start("poll", fd, select.POLLIN, int(lib.PATIENCE_S * 1000))
+        self.stays_blocked(holder)
+        os.unlink(self.a("locks/polled"))
+        self.assertEqual(holder.result(), select.POLLIN | select.POLLERR | select.POLLHUP)
+        holder.flock(fd, UN)
 
     def test_about(self):
         about = {name: lib.read(self.a(".tooz", name)).decode()

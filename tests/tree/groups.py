@@ -218,7 +218,7 @@ class Groups:
         self.group()
         one, two = self.agent(), self.agent()
         fd = one.open_flock(self.a("groups/g/m"), RW, EX)
-        two.start("open_flock", self.a("groups/g/m"), RW, EX)
+        two.start("flock", two.open(self.a("groups/g/m")), EX)
         two.wait_blocked()
         one.close(fd)
         two.result()

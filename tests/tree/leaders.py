@@ -49,7 +49,7 @@ class Leaders:
     def test_succession(self):
         one, two = self.agent(), self.agent()
         one.open_flock(self.here, RW, EX)
-        two.start("open_flock", self.there, RW, EX)
+        two.start("flock", two.open(self.there), EX)
         two.wait_blocked()
         self.stays_blocked(two)
         one.kill()

@@ -236,9 +236,10 @@ def _kill_child(pid):
     os.waitpid(pid, 0)
 
 
-def _mmap_shared(fd):
-    import mmap
-    mmap.mmap(fd, 4096, mmap.MAP_SHARED, mmap.PROT_READ).close()
+def _poll(fd, events, timeout_ms):
+    poll = select.poll()
+    poll.register(fd, events)
+    return sum(found for _, found in poll.poll(timeout_ms))
 
 
 ACTIONS = {
@@ -266,7 +267,7 @@ ACTIONS = {
     "system": _system,
     "fork_sleeper": _fork_sleeper,
     "kill_child": _kill_child,
-    "mmap_shared": _mmap_shared,
+    "poll": _poll,
     "getsid": lambda: os.getsid(0),
 }
 

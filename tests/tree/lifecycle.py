@@ -26,13 +26,13 @@ class End:
         self.holder, self.leader, self.waiter = self.agent(), self.agent(), self.agent()
         self.fd = self.holder.open_flock(self.a("locks/l"), RW, EX)
         self.leader.open_flock(self.a("leaders/g"), RW, EX)
-        self.waiter.start("open_flock", self.a("locks/l"), RW, EX)
+        self.waiter.start("flock", self.waiter.open(self.a("locks/l")), EX)
         self.waiter.wait_blocked()
 
     def test_everything_is_released(self):
         self.populate()
         other = self.agent()
-        other.start("open_flock", self.b("locks/l"), RW, EX)
+        other.start("flock", other.open(self.b("locks/l")), EX)
         other.wait_blocked()
         self.end()
         other.result()
@@ -138,7 +138,7 @@ class HolderAtTheEnd(lib.Case):
         fcntl.flock(self.open(a("locks/l")), EX)
         agents = [self.agent() for _ in range(20)]
         for agent in agents:
-            agent.start("open_flock", a("locks/l"), RW, EX)
+            agent.start("flock", agent.open(a("locks/l")), EX)
             agent.wait_blocked()
         a.process.terminate()
         self.assertEqual(a.wait_exit(), 0)

@@ -96,7 +96,7 @@ class Files:
         fcntl.flock(fd, EX)
         agents = [self.agent() for _ in range(3)]
         for agent in agents:
-            agent.start("open_flock", self.a("locks/l"), RW, EX)
+            agent.start("flock", agent.open(self.a("locks/l")), EX)
         self.wait_waiters(self.a("locks/l"), 3)
 
     def test_reading_the_holding_handle(self):
@@ -269,7 +269,7 @@ class Files:
     def test_break_serves_the_next_waiter(self):
         one, two = self.agent(), self.agent()
         one.open_flock(self.a("locks/l"), RW, EX)
-        two.start("open_flock", self.b("locks/l"), RW, EX)
+        two.start("flock", two.open(self.b("locks/l")), EX)
         two.wait_blocked()
         os.unlink(self.b("locks/l"))
         two.result()

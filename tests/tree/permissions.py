@@ -9,6 +9,7 @@ import lib
 from lib import EX, NB, SH, UN
 
 ALICE, BOB, CAROL, OPS = 61001, 61002, 61003, 61010
+NOBODY = 65534  # fusermount3 wants to know the name of who mounts
 RW = os.O_RDWR | os.O_CREAT
 NO = (errno.EACCES, errno.EPERM)
 
@@ -136,7 +137,7 @@ class Shared(lib.Case):
 
     def test_killed_user(self):
         self.alice.open_flock(self.a("locks/l"), RW, EX)
-        self.bob.start("open_flock", self.a("locks/l"), RW, EX)
+        self.bob.start("flock", self.bob.open(self.a("locks/l")), EX)
         self.bob.wait_blocked()
         self.alice.kill()
         self.bob.result()
@@ -185,19 +186,19 @@ class OrdinaryUser(lib.Case):
         if mode & 0o006 != 0o006:
             os.chmod("/dev/fuse", 0o666)
             self.addCleanup(os.chmod, "/dev/fuse", mode)
-        self.a = self.tree("memory://", agent_uid=ALICE)
-        self.alice = self.agent(ALICE)
+        self.a = self.tree("memory://", agent_uid=NOBODY)
+        self.alice = self.agent(NOBODY)
 
     def test_use(self):
         lib.wait_until(lambda: "locks" in self.alice.listdir(self.a.path))
         self.assertEqual(self.alice.read(self.a(".tooz/state")), b"connected\n")
         fd = self.alice.open_flock(self.a("locks/l"), RW, EX)
-        other = self.agent(ALICE)
+        other = self.agent(NOBODY)
         self.fails(errno.EEXIST, other.open, self.a("locks/l"), RW | os.O_EXCL)
         self.alice.close(fd)
         self.alice.mkdir(self.a("groups/g"))
         self.alice.write(self.a("groups/g/m"), b"x")
-        self.assertEqual(other.stat(self.a("groups/g/m"))[4], ALICE)
+        self.assertEqual(other.stat(self.a("groups/g/m"))[4], NOBODY)
         self.assertEqual(other.read(self.a("groups/g/m")), b"x")
 
     def test_nobody_else_sees_it(self):
