@@ -194,7 +194,9 @@ static void wait_answer(struct fs_wait *wait, int code)
 	fuse_req_t req = wait->req;
 	fs_wait_drop(wait);
 	/* Whoever cannot be told does not hold. */
-	if (fuse_reply_err(req, fs_lock_errno(code)) < 0 && code == 0)
+	bool untold = fuse_reply_err(req, fs_lock_errno(code)) < 0 && code == 0;
+	if (untold || (interrupted && !holding->waits && holding->flock == COORD_NONE &&
+			      holding->posix == COORD_NONE))
 		let_go(fs, holding);
 	if (posix && !interrupted)
 		posix_tidy(fs, holding);
