@@ -138,6 +138,7 @@ void coord_free(struct coord *coord)
 		&coord->ops_timer};
 	for (size_t i = 0; i < sizeof(timers) / sizeof(*timers); i++)
 		coord_timer_stop(coord->loop, timers[i]);
+	coord_loop_undefer(coord->loop, &coord->stop_task);
 	coord->stopped = true;
 	core_ops_flush(coord, -ESHUTDOWN);
 	core_views_done(coord);

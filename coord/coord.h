@@ -138,6 +138,7 @@ struct coord_wait {
 	struct coord_list link;
 	void (*fn)(struct coord_wait *, int status);
 	struct coord_ticket *ticket;
+	struct coord_loop *loop;
 	struct coord_task task;
 	int status;
 };

@@ -203,7 +203,8 @@ struct coord_driver {
 	/* Checks the configuration and fills the session's scratch. No I/O. Returns 0 or -errno with
 	 * *ret_error a text owned by the caller. May be NULL. */
 	int (*configure)(struct coord_session *, const struct coord_config *, char **ret_error);
-	/* Frees what the scratch refers to. After close, or after configure alone. May be NULL. */
+	/* Frees what the scratch refers to. After close, after configure alone, or when a close did not
+	 * end in time; no op is answered after it returned. May be NULL. */
 	void (*session_free)(struct coord_session *);
 	/* Frees what a grant's scratch refers to. No op on the grant runs. May be NULL. */
 	void (*grant_done)(struct coord_session *, struct coord_grant *);

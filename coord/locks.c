@@ -107,8 +107,7 @@ static void lock_later(struct core_lock *lock)
 static void wait_task(struct coord_task *task)
 {
 	struct coord_wait *wait = coord_container(task, struct coord_wait, task);
-	if (wait->fn)
-		wait->fn(wait, wait->status);
+	wait->fn(wait, wait->status);
 }
 
 static void wait_answer(struct coord *coord, struct coord_wait *wait, int status)
@@ -118,6 +117,7 @@ static void wait_answer(struct coord *coord, struct coord_wait *wait, int status
 		coord->counters.waiters--;
 	wait->ticket = NULL;
 	wait->status = status;
+	wait->loop = coord->loop;
 	wait->task.fn = wait_task;
 	coord_loop_defer(coord->loop, &wait->task);
 }
@@ -867,7 +867,7 @@ void coord_wait_cancel(struct coord_wait *wait, bool keep_place)
 {
 	struct coord_ticket *ticket = wait->ticket;
 	if (!ticket) {
-		wait->fn = NULL; /* answered already, and about to be told */
+		coord_loop_undefer(wait->loop, &wait->task); /* about to be told */
 		return;
 	}
 	struct core_lock *lock = ticket->holding->lock;
@@ -1119,7 +1119,9 @@ int coord_lock_break(struct coord *coord, enum coord_kind kind, struct coord_byt
 			return -ENOMEM;
 		coord->counters.losses++;
 		holders_lost(lock);
-		lock_pump(lock);
+		core_views_touch(coord, kind, name);
+		lock_release_grant(lock);
+		lock_later(lock);
 		core_req_answer_later(req, 0);
 		if (ret_req)
 			*ret_req = req;
@@ -1204,6 +1206,7 @@ void core_locks_done(struct coord *coord)
 		coord_list_each_safe (release, next, &lock->releases, link)
 			free(release);
 		coord_timer_stop(coord->loop, &lock->timer);
+		coord_loop_undefer(coord->loop, &lock->pump);
 		coord_table_remove(&coord->locks, node);
 		free(lock);
 	}

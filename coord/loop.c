@@ -156,43 +156,56 @@ void coord_loop_post(struct coord_loop *loop, struct coord_task *task)
 	pthread_mutex_lock(&loop->lock);
 	bool first = !loop->posted;
 	task->next = NULL;
-	*loop->posted_end = task;
+	if (first)
+		__atomic_store_n(&loop->posted, task, __ATOMIC_RELAXED);
+	else
+		*loop->posted_end = task;
 	loop->posted_end = &task->next;
 	pthread_mutex_unlock(&loop->lock);
 	if (first)
 		loop->ops->wake(loop);
 }
 
-static struct coord_task *take_posted(struct coord_loop *loop)
+/* Moves what was posted behind what was deferred. A stale NULL is harmless: whoever posts wakes the
+ * loop afterwards. */
+static void take_posted(struct coord_loop *loop)
 {
-	/* A stale NULL here is harmless: whoever posts wakes the loop afterwards. */
 	if (!__atomic_load_n(&loop->posted, __ATOMIC_RELAXED))
-		return NULL;
+		return;
 	pthread_mutex_lock(&loop->lock);
-	struct coord_task *list = loop->posted;
-	loop->posted = NULL;
+	*loop->deferred_end = loop->posted;
+	loop->deferred_end = loop->posted_end;
+	__atomic_store_n(&loop->posted, NULL, __ATOMIC_RELAXED);
 	loop->posted_end = &loop->posted;
 	pthread_mutex_unlock(&loop->lock);
-	return list;
 }
 
-static void run_tasks(struct coord_task *list)
+/* One at a time, so that a task can take back those behind it. */
+static void run_tasks(struct coord_loop *loop)
 {
-	while (list) {
-		struct coord_task *task = list;
-		list = task->next;
+	while (loop->deferred) {
+		struct coord_task *task = loop->deferred;
+		loop->deferred = task->next;
+		if (!loop->deferred)
+			loop->deferred_end = &loop->deferred;
 		task->next = NULL;
 		task->queued = false;
 		task->fn(task);
 	}
 }
 
-static struct coord_task *take_deferred(struct coord_loop *loop)
+void coord_loop_undefer(struct coord_loop *loop, struct coord_task *task)
 {
-	struct coord_task *list = loop->deferred;
-	loop->deferred = NULL;
-	loop->deferred_end = &loop->deferred;
-	return list;
+	take_posted(loop);
+	for (struct coord_task **at = &loop->deferred; *at; at = &(*at)->next)
+		if (*at == task) {
+			*at = task->next;
+			if (!*at)
+				loop->deferred_end = at;
+			break;
+		}
+	task->next = NULL;
+	task->queued = false;
 }
 
 /* Runs what is due now, not what these timers start anew. */
@@ -205,7 +218,7 @@ static void run_timers(struct coord_loop *loop)
 		struct coord_timer *timer = loop->timers;
 		coord_timer_stop(loop, timer);
 		timer->fn(timer);
-		run_tasks(take_deferred(loop));
+		run_tasks(loop);
 	}
 }
 
@@ -216,13 +229,10 @@ void coord_loop_run(struct coord_loop *loop)
 	loop->running = true;
 	if (loop->armed_ms != UINT64_MAX && coord_now_ms(loop) >= loop->armed_ms)
 		loop->armed_ms = UINT64_MAX;
-	for (;;) {
-		struct coord_task *list = take_deferred(loop);
-		if (!list)
-			list = take_posted(loop);
-		if (!list)
-			break;
-		run_tasks(list);
+	take_posted(loop);
+	while (loop->deferred) {
+		run_tasks(loop);
+		take_posted(loop);
 	}
 	if (loop->armed_ms == UINT64_MAX)
 		run_timers(loop);

@@ -29,7 +29,7 @@ struct coord_timer {
 struct coord_task {
 	void (*fn)(struct coord_task *);
 	struct coord_task *next;
-	bool queued; /* owned by the loop thread for defer, by the poster for post */
+	bool queued;
 };
 
 struct coord_loop_ops {
@@ -72,6 +72,8 @@ void coord_timer_stop(struct coord_loop *, struct coord_timer *);
 /* Runs task->fn on the loop after the present callback. Loop thread only; a queued task stays
  * where it is. The task must stay valid until it ran. */
 void coord_loop_defer(struct coord_loop *, struct coord_task *);
+/* Takes back what was deferred, or posted and has not run; nothing if it is in no queue. */
+void coord_loop_undefer(struct coord_loop *, struct coord_task *);
 /* As defer, from any thread. A task is posted by one thread and not again before it ran. */
 void coord_loop_post(struct coord_loop *, struct coord_task *);
 

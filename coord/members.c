@@ -147,6 +147,7 @@ static struct membership *membership_get(
 
 static void membership_free(struct membership *membership)
 {
+	coord_loop_undefer(membership->coord->loop, &membership->start);
 	coord_table_remove(&membership->coord->members, &membership->node);
 	free((char *)membership->data.data);
 	free(membership);

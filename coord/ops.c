@@ -204,7 +204,10 @@ static void op_run(struct coord_op_core *core)
 	core->state = CORE_OP_RUNNING;
 	coord_list_remove(&core->link);
 	coord_list_add(&coord->running, &core->link);
-	coord->running_len++;
+	if (op->flags & COORD_OP_WAIT)
+		coord->waits_len++;
+	else
+		coord->running_len++;
 	if (!op->grant)
 		op->epoch = coord->session.epoch;
 	op->status = 0;
@@ -277,7 +280,10 @@ void core_op_cancel(struct coord_op *op)
 		/* Never sent: answer from the loop as if the driver had. */
 		coord_list_remove(&core->link);
 		coord_list_add(&coord->running, &core->link);
-		coord->running_len++;
+		if (op->flags & COORD_OP_WAIT)
+			coord->waits_len++;
+		else
+			coord->running_len++;
 		core->state = CORE_OP_RUNNING;
 		op->sent = COORD_SENT_NO;
 		coord_op_fail(op, -ECANCELED);
@@ -345,7 +351,10 @@ static void op_deliver(struct coord_task *task)
 	struct coord_op *op = &core->op;
 	assert(core->state == CORE_OP_RUNNING);
 	coord_list_remove(&core->link);
-	coord->running_len--;
+	if (op->flags & COORD_OP_WAIT)
+		coord->waits_len--;
+	else
+		coord->running_len--;
 	core->state = CORE_OP_DONE;
 	if (op->status < 0)
 		coord->counters.errors[op->call]++;
@@ -408,6 +417,8 @@ void core_ops_flush(struct coord *coord, int status)
 static void req_free(struct coord_req *req)
 {
 	struct coord *coord = req->coord;
+	if (req->task.queued)
+		coord_loop_undefer(coord->loop, &req->task);
 	coord_timer_stop(coord->loop, &req->deadline);
 	coord_list_remove(&req->link);
 	if (req->gone)
@@ -427,12 +438,6 @@ void core_req_answer(struct coord_req *req, int status, const struct coord_row *
 		req->fn(req->user, status, rows, len);
 	else if (req->look_fn && status < 0)
 		req->look_fn(req->user, status, NULL);
-	/* An answer from the loop that is still queued would run on freed memory. */
-	if (req->task.queued) {
-		req->fn = NULL;
-		req->look_fn = NULL;
-		return;
-	}
 	req_free(req);
 }
 
@@ -536,7 +541,7 @@ void coord_req_drop(struct coord_req *req)
 	req->fn = NULL;
 	req->look_fn = NULL;
 	/* A request that changes something goes on; its answer is nobody's. */
-	if (req->gone || req->task.queued)
+	if (req->gone)
 		return;
 	req_free(req);
 }
@@ -560,6 +565,14 @@ int core_request(struct coord *coord, enum coord_call call, struct coord_key key
 
 void core_ops_done(struct coord *coord)
 {
+	/* The driver's session is gone: nothing answers any more. */
+	while (!coord_list_empty(&coord->running)) {
+		struct coord_op_core *core =
+			coord_container(coord->running.next, struct coord_op_core, link);
+		coord_loop_undefer(coord->loop, &core->task);
+		core->state = CORE_OP_DONE;
+		core_op_free(&core->op);
+	}
 	while (coord->spare) {
 		struct coord_op_core *next = coord->spare->user;
 		free(coord->spare);
