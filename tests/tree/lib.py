@@ -90,7 +90,8 @@ def fcntl_lock(fd, cmd, kind, start=0, length=0):
 def sh(script, *args, timeout=None, **keywords):
     """Runs a bash script; its $1 ... are args."""
     return subprocess.run(["bash", "-c", script, "bash", *map(str, args)], capture_output=True,
-                          text=True, timeout=timeout or PATIENCE_S, **keywords)
+                          text=True, errors="surrogateescape", timeout=timeout or PATIENCE_S,
+                          **keywords)
 
 
 def wait_until(check, what="condition", timeout=None):
@@ -333,6 +334,8 @@ class Tree:
         self.process.wait()
 
     def stop(self):
+        if self.log.closed:
+            return
         if self.process.poll() is None:
             self.process.terminate()
             try:

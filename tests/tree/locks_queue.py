@@ -159,6 +159,9 @@ class Queue:
             "fd = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)\n"
             "t = threading.Thread(target=fcntl.flock, args=(fd, fcntl.LOCK_EX))\n"
             "t.start()\n"
+            "wchan = f'/proc/self/task/{t.native_id}/wchan'\n"
+            "while 'request_wait_answer' not in open(wchan).read():\n"
+            "    pass\n"
             "os.close(fd)\n"
             "t.join()\n", self.a("locks/l"))
         self.wait_waiters(self.a("locks/l"), 1)
