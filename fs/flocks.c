@@ -357,6 +357,36 @@ static void acquire(
 	wait_start(wait, (blocking ? COORD_LOCK_WAIT : 0) | (posix ? COORD_LOCK_ATOMIC : 0));
 }
 
+/* ---- Unlocking ---- */
+
+static void unlocked(void *user, int status, const struct coord_row *rows, size_t rows_len)
+{
+	struct fs_call *call = user;
+	call->wait = NULL;
+	fs_call_error(call, 0);
+}
+
+/* An unlock is answered at once where the bytes of the release are on their way in order. Elsewhere (a driver
+ * that works on threads) it waits a moment for the release, so that whoever is told of it,
+ * on any host, finds the lock free. */
+static void reply_unlocked(fuse_req_t req, struct fs_handle *handle, bool had)
+{
+	const struct fs *fs = fs_of(req);
+	unsigned can = coord_config_of(fs->coord)->driver->can;
+	if (!had || can & COORD_CAN_ORDERED || !handle->holding ||
+		handle->inode->kind == FS_MEMBER) {
+		fuse_reply_err(req, 0);
+		return;
+	}
+	struct fs_call *call = fs_call_new(req, handle->inode, handle);
+	if (!call)
+		return;
+	fs_call_limit(call, FS_SHORT_MS, 0);
+	int r = coord_barrier(handle->holding->held, unlocked, call, &call->wait);
+	if (r < 0)
+		fs_call_error(call, 0);
+}
+
 /* ---- flock ---- */
 
 void fs_flock(fuse_req_t req, struct fs_handle *handle, int op)
@@ -372,8 +402,9 @@ void fs_flock(fuse_req_t req, struct fs_handle *handle, int op)
 		return;
 	}
 	if (mode == COORD_NONE) {
+		bool had = fs_handle_holding(handle);
 		fs_flocks_release_flock(fs, handle);
-		fuse_reply_err(req, 0);
+		reply_unlocked(req, handle, had);
 		return;
 	}
 	int r = handle->holding ? 0 : holding_new(fs, handle, &handle->holding);
@@ -424,7 +455,7 @@ void fs_setlk(fuse_req_t req, struct fs_handle *handle, uint64_t owner, const st
 	if (mode == COORD_NONE) {
 		if (holding)
 			posix_unlock(fs, holding);
-		fuse_reply_err(req, 0);
+		reply_unlocked(req, handle, holding);
 	} else if (!holding) {
 		fuse_reply_err(req, fs_lock_errno(r));
 	} else {

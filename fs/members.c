@@ -423,7 +423,7 @@ static int draft_add(struct fs_draft *draft, const char *data, size_t len)
 	if (draft->finished)
 		draft->len = 0;
 	draft->finished = false;
-	if (draft->len + len > COORD_CAPS_MAX)
+	if (draft->overflown || draft->len + len > COORD_CAPS_MAX)
 		return -EFBIG;
 	if (draft->len + len > draft->size) {
 		size_t size = draft->size ? draft->size : 256;
@@ -455,10 +455,9 @@ static void member_write(fuse_req_t req, struct fs_handle *handle, const char *d
 	}
 	int r = draft_add(draft, data, len);
 	if (r < 0) {
-		/* Half of a content is not published either. */
-		draft->refused = true;
+		/* Half of a content is not published either, now or with what may follow. */
+		draft->refused = draft->overflown = true;
 		draft->pending = false;
-		draft->len = 0;
 		fuse_reply_err(req, -r);
 		return;
 	}
@@ -676,7 +675,7 @@ static bool truncate_draft(fuse_req_t req, struct fs_inode *member, const struct
 		return false;
 	draft->len = 0;
 	draft->truncated = true;
-	draft->pending = draft->finished = false;
+	draft->pending = draft->finished = draft->overflown = false;
 	struct stat attr;
 	fs_attr(fs_of(req), member, &attr);
 	fs_reply_attr(req, member, &attr);

@@ -98,6 +98,7 @@ struct fs_draft {
 	bool truncated; /* and nothing was written since */
 	bool tried; /* something was published */
 	bool refused; /* and not taken */
+	bool overflown; /* too large, until it is truncated */
 	bool pending; /* text that is not published */
 	bool finished; /* text was a whole JSON value: the next one begins anew */
 };
