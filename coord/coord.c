@@ -57,6 +57,8 @@ int coord_new(struct coord_loop *loop, struct coord_config *config,
 	coord_list_init(&coord->reqs);
 	coord_list_init(&coord->grants);
 	coord_random(loop, coord->session.uuid, sizeof(coord->session.uuid));
+	for (size_t i = 0; i < sizeof(coord->session.uuid); i++)
+		snprintf(coord->session.id + 2 * i, 3, "%02x", coord->session.uuid[i]);
 	coord->session.data = calloc(1, coord->driver->session_size + 1);
 	int r = coord->session.data ? 0 : -ENOMEM;
 	if (r == 0 && coord->driver->configure)

@@ -527,7 +527,8 @@ static bool serve_one(struct core_lock *lock)
 		return false;
 	enum coord_mode mode = lock_mode(lock);
 	bool first = mode == COORD_NONE;
-	bool share = mode == COORD_SHARED && ticket->mode == COORD_SHARED && !lock->contended;
+	bool share = mode == COORD_SHARED && ticket->mode == COORD_SHARED && !lock->contended &&
+		     !lock->upgrader && !lock->converting;
 	bool fits = lock->local || ticket->mode == COORD_SHARED ||
 		    lock->grant->grant.mode == COORD_EXCLUSIVE;
 	if (!(first || share) || !fits)

@@ -230,8 +230,7 @@ static struct member_req *first_req(struct membership *membership)
 
 static void join_done(struct coord_op *op, void *user);
 
-static void join_start(struct membership *membership, enum coord_call call, struct coord_bytes data,
-	unsigned flags)
+static void join_start(struct membership *membership, struct coord_bytes data)
 {
 	if (!membership->pending)
 		membership->pending = core_grant_new(membership->coord,
@@ -242,7 +241,7 @@ static void join_start(struct membership *membership, enum coord_call call, stru
 			request_end(membership, -ENOMEM);
 		return;
 	}
-	op_start(membership, call, membership->pending, data, flags, join_done);
+	op_start(membership, COORD_CALL_MEMBER_JOIN, membership->pending, data, 0, join_done);
 }
 
 /* Of an attempt with an unknown end: it was ours if the stored owner is. */
@@ -257,13 +256,15 @@ static void settle_done(struct coord_op *op, void *user)
 	if (status == 0) {
 		membership->pending = NULL;
 		membership_joined(membership, grant, op, first_req(membership));
-	} else if (status == -ENOENT) {
-		status = -EHOSTDOWN;
+	}
+	core_op_free(op);
+	if (status == -ENOENT) { /* it had no effect: once more, with the same owner */
+		join_start(membership, first_req(membership)->data);
+		return;
 	}
 	if (membership->pending)
 		core_grant_free(membership->pending);
 	membership->pending = NULL;
-	core_op_free(op);
 	request_end(membership, status);
 }
 
@@ -276,6 +277,16 @@ static void leave_late(struct coord_op *op, void *user)
 	request_end(membership, 0);
 }
 
+/* A member with our own id that an earlier life of this mount left stays what it is, but for its data. */
+static void adopt_done(struct coord_op *op, void *user)
+{
+	struct membership *membership = user;
+	int status = op->status;
+	membership->op = NULL;
+	core_op_free(op);
+	request_end(membership, status);
+}
+
 static void join_done(struct coord_op *op, void *user)
 {
 	struct membership *membership = user;
@@ -283,29 +294,31 @@ static void join_done(struct coord_op *op, void *user)
 	struct member_req *mreq = first_req(membership);
 	struct core_grant *grant = membership->pending;
 	int status = op->status;
-	enum coord_call call = op->call;
 	membership->op = NULL;
 	if (status == 0) {
 		membership->pending = NULL;
 		membership_joined(membership, grant, op, mreq);
 		core_op_free(op);
-		if (mreq->req || call == COORD_CALL_MEMBER_UPDATE)
+		if (mreq->req)
 			request_end(membership, 0);
 		else /* its caller was told that it timed out: undo */
 			op_start(membership, COORD_CALL_MEMBER_LEAVE, grant,
 				(struct coord_bytes){0}, 0, leave_late);
 		return;
 	}
-	if (op->sent == COORD_SENT_UNKNOWN && core_transient(status)) {
+	if (core_transient(status) && op->sent != COORD_SENT_ANSWERED &&
+		op->epoch == coord->session.epoch) {
 		core_op_free(op);
 		op_start(membership, COORD_CALL_MEMBER_GET, NULL, (struct coord_bytes){0}, 0,
 			settle_done);
 		return;
 	}
 	core_op_free(op);
-	if (status == -EEXIST && !mreq->exclusive && is_own_id(coord, membership->member) &&
-		call == COORD_CALL_MEMBER_JOIN) {
-		join_start(membership, COORD_CALL_MEMBER_UPDATE, mreq->data, COORD_OP_ADOPT);
+	if (status == -EEXIST && !mreq->exclusive && is_own_id(coord, membership->member)) {
+		core_grant_free(grant);
+		membership->pending = NULL;
+		op_start(membership, COORD_CALL_MEMBER_UPDATE, NULL, mreq->data, COORD_OP_ADOPT,
+			adopt_done);
 		return;
 	}
 	core_grant_free(grant);
@@ -367,7 +380,7 @@ static void request_start(struct membership *membership, struct member_req *mreq
 		op_start(membership, COORD_CALL_MEMBER_UPDATE, membership->grant, mreq->data, 0,
 			update_done);
 	else if (!mreq->leave)
-		join_start(membership, COORD_CALL_MEMBER_JOIN, mreq->data, 0);
+		join_start(membership, mreq->data);
 	else if (membership->grant)
 		op_start(membership, COORD_CALL_MEMBER_LEAVE, membership->grant, none, 0,
 			leave_done);

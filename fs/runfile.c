@@ -113,7 +113,9 @@ static int make_in(const char *path, const char *mountpoint, struct fs_runfile *
 	for (unsigned i = 0; i < TRIES && (fd == -EEXIST || fd == -EAGAIN); i++) {
 		char name[64];
 		snprintf(name, sizeof(name), "%d.%u", getpid(), i);
-		snprintf(ret->path, sizeof(ret->path), "%s/%s", path, name);
+		if (snprintf(ret->path, sizeof(ret->path), "%s/%s", path, name) >=
+			(int)sizeof(ret->path))
+			return -ENAMETOOLONG;
 		fd = file_make(dir_fd, name, mountpoint);
 	}
 	ret->fd = fd;
