@@ -460,6 +460,8 @@ static void acquire_start(struct core_lock *lock, struct coord_ticket *ticket)
 
 /* ---- atomic upgrades ---- */
 
+static int convert_start(struct core_lock *lock, enum coord_mode mode);
+
 static void convert_done(struct coord_op *op, void *user)
 {
 	struct core_lock *lock = user;
@@ -467,7 +469,11 @@ static void convert_done(struct coord_op *op, void *user)
 	lock->converting = NULL;
 	lock->coord->locks_busy--;
 	struct coord_ticket *ticket = lock->upgrader;
-	if (lock->grant && status == 0) {
+	if (op->mode == COORD_SHARED) {
+		/* A downgrade: if it failed, the grant stays exclusive and serves the sharers here. */
+		if (lock->grant && status == 0)
+			lock->grant->grant.mode = COORD_SHARED;
+	} else if (lock->grant && status == 0) {
 		lock->grant->grant.mode = COORD_EXCLUSIVE;
 		if (ticket) {
 			holding_grant(ticket->holding, COORD_EXCLUSIVE);
@@ -481,6 +487,22 @@ static void convert_done(struct coord_op *op, void *user)
 	core_op_free(op);
 	lock_pump(lock);
 	core_stop_check(lock->coord);
+}
+
+static int convert_start(struct core_lock *lock, enum coord_mode mode)
+{
+	struct coord_grant *grant = &lock->grant->grant;
+	struct coord_op *op = core_op_new(lock->coord, COORD_CALL_CONVERT, grant->key,
+		grant->member, (struct coord_bytes){0});
+	if (!op)
+		return -ENOMEM;
+	op->grant = grant;
+	op->epoch = grant->epoch;
+	op->mode = mode;
+	lock->converting = op;
+	lock->coord->locks_busy++;
+	core_op_start(op, convert_done, lock);
+	return 0;
 }
 
 static void upgrade_run(struct core_lock *lock)
@@ -498,23 +520,16 @@ static void upgrade_run(struct core_lock *lock)
 			ticket_answer(ticket, -EAGAIN);
 		return;
 	}
-	if (lock->local || lock->grant->grant.mode == COORD_EXCLUSIVE) {
+	/* Where the grant stayed exclusive over a downgrade, the backend is asked for a new token only. */
+	if (lock->local || (lock->grant->grant.mode == COORD_EXCLUSIVE &&
+				   !(lock->coord->session.can & COORD_CAN_CONVERT))) {
 		holding_grant(holding, COORD_EXCLUSIVE);
 		ticket_answer(ticket, 0);
 		return;
 	}
-	struct coord_op *op = core_op_new(lock->coord, COORD_CALL_CONVERT, lock->key,
-		lock->grant->grant.member, (struct coord_bytes){0});
-	if (!op) {
-		ticket_answer(ticket, -ENOMEM);
-		return;
-	}
-	op->grant = &lock->grant->grant;
-	op->epoch = lock->grant->grant.epoch;
-	op->mode = COORD_EXCLUSIVE;
-	lock->converting = op;
-	lock->coord->locks_busy++;
-	core_op_start(op, convert_done, lock);
+	int r = convert_start(lock, COORD_EXCLUSIVE);
+	if (r < 0)
+		ticket_answer(ticket, r);
 }
 
 /* ---- the pump ---- */
@@ -535,6 +550,11 @@ static bool serve_one(struct core_lock *lock)
 		return false;
 	if (lock->grant && core_grant_over(lock->grant))
 		return false;
+	/* After a downgrade the grant is still exclusive. Others share it under a token of their own. */
+	if (share && lock->grant && lock->grant->grant.mode == COORD_EXCLUSIVE &&
+		(lock->coord->session.can & COORD_CAN_CONVERT) &&
+		convert_start(lock, COORD_SHARED) == 0)
+		return false;
 	holding_grant(ticket->holding, ticket->mode);
 	ticket_answer(ticket, 0);
 	return true;
@@ -548,7 +568,9 @@ static void refuse_tries(struct core_lock *lock)
 	coord_list_each_safe (ticket, next, &lock->tickets, link) {
 		if (coord_list_empty(&ticket->waits))
 			continue;
-		bool held = !coord_list_empty(&lock->holders);
+		bool held = lock_mode(lock) == COORD_EXCLUSIVE ||
+			    (!coord_list_empty(&lock->holders) &&
+				    (ticket->mode == COORD_EXCLUSIVE || !lock->converting));
 		bool behind = ahead && (exclusive || ticket->mode == COORD_EXCLUSIVE);
 		if (!ticket->wait && (held || behind)) {
 			ticket_answer(ticket, -EAGAIN);
@@ -804,7 +826,7 @@ static int lock_at_once(struct coord_holding *holding, enum coord_mode mode, uns
 	if (!held || !(flags & COORD_LOCK_ATOMIC))
 		return 1;
 	if (mode == COORD_SHARED) {
-		holding->mode = COORD_SHARED; /* the backend's grant stays exclusive */
+		holding->mode = COORD_SHARED;
 		lock_later(lock);
 		return 0;
 	}
