@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The lock table's structures, shared by its two halves: locks.c decides what is next for each name,
+ * holdings.c is what the outside asks and what the session tells.
+ */
+#ifndef COORD_LOCKS_H
+#define COORD_LOCKS_H
+
+#include "coord/core.h"
+
+struct core_lock {
+	struct coord_node node; /* in coord->locks, by canonical key */
+	struct coord *coord;
+	struct coord_key key; /* as first named */
+	struct coord_list holdings; /* all, for the lifetime */
+	struct coord_list holders; /* those that hold */
+	struct coord_list tickets;
+	struct coord_list releases; /* core_release */
+	struct core_grant *grant; /* held; NULL for free and for local locks */
+	struct coord_op *acquiring; /* LOCK, or LOCK_CHECK that settles one */
+	struct core_grant *pending; /* its grant */
+	struct coord_op *converting;
+	struct coord_ticket *upgrader; /* an atomic upgrade that waits, not in tickets */
+	struct coord_timer timer; /* when to try again */
+	struct coord_task pump;
+	bool local; /* excludes on this mount only */
+	bool watched, changed, contended,
+		blocked; /* blocked: do not try before the timer or a notice */
+	char name[];
+};
+
+struct coord_ticket {
+	struct coord_list link; /* in the lock's tickets */
+	struct coord_list hlink; /* in the holding's tickets */
+	struct coord_holding *holding;
+	enum coord_mode mode;
+	bool wait, atomic;
+	struct coord_list waits; /* live requests; empty: only the place is kept */
+	struct coord_timer timer; /* the deadline of a try, or the end of a kept place */
+};
+
+/* Somebody who wants to know when a release is confirmed. */
+struct unlock_wait {
+	struct coord_list link;
+	struct coord_holding *holding;
+	void (*fn)(void *user, int status);
+	struct coord_req *req; /* a barrier instead of fn */
+	void *user;
+	struct coord_task task;
+	bool used;
+};
+
+struct core_release {
+	struct coord_list link;
+	struct core_grant *grant;
+	struct coord_list waits;
+	uint64_t stamp;
+};
+
+struct coord_holding {
+	struct coord *coord;
+	struct core_lock *lock;
+	struct coord_list link; /* in lock->holdings */
+	struct coord_list hlink; /* in lock->holders while held */
+	struct coord_list tickets;
+	void *user;
+	enum coord_holding_state state;
+	enum coord_mode mode;
+	uint64_t token, since_us;
+	uint32_t pid, uid;
+	char *leader; /* LEADER: the id to lead under, if not our own */
+	size_t leader_len;
+	struct unlock_wait unlock; /* the usual one; more are allocated */
+	bool zombie; /* freed by its owner while unlock is still to be answered */
+};
+
+void core_lock_pump(struct core_lock *lock);
+void core_lock_later(struct core_lock *lock);
+void core_lock_free_if_idle(struct core_lock *lock);
+void core_ticket_answer(struct coord_ticket *ticket, int status);
+void core_ticket_free(struct coord_ticket *ticket);
+void core_wait_answer(struct coord *coord, struct coord_wait *wait, int status);
+void core_wait_forget(struct coord_wait *wait);
+void core_holding_drop(struct coord_holding *holding, enum coord_holding_state state);
+struct core_release *core_grant_release(struct core_lock *lock, struct core_grant *grant);
+void core_lock_release_grant(struct core_lock *lock);
+void core_lock_block(struct core_lock *lock, uint64_t ms);
+void core_lock_unwatch(struct core_lock *lock);
+void core_unlock_task(struct coord_task *task);
+void core_lock_timer(struct coord_timer *timer);
+void core_pump_task(struct coord_task *task);
+enum coord_mode core_lock_mode(const struct core_lock *lock);
+
+void core_ticket_timer(struct coord_timer *timer);
+
+#endif
