@@ -480,11 +480,13 @@ static bool serve_one(struct core_lock *lock)
 		return false;
 	if (lock->grant && core_grant_over(lock->grant))
 		return false;
-	/* After a downgrade the grant is still exclusive. Others share it under a token of their own. */
-	if (share && lock->grant && lock->grant->grant.mode == COORD_EXCLUSIVE &&
-		(lock->coord->session.can & COORD_CAN_CONVERT) &&
-		convert_start(lock, COORD_SHARED) == 0)
+	/* After a downgrade the grant is still exclusive. Others share it under a token of their own, or
+	 * wait where the driver cannot convert. */
+	if (share && lock->grant && lock->grant->grant.mode == COORD_EXCLUSIVE) {
+		if (lock->coord->session.can & COORD_CAN_CONVERT)
+			convert_start(lock, COORD_SHARED);
 		return false;
+	}
 	holding_grant(ticket->holding, ticket->mode);
 	core_ticket_answer(ticket, 0);
 	return true;

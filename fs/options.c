@@ -263,9 +263,7 @@ static int credentials_line(
 
 static int set_credentials(struct fs_command *command, const char *path)
 {
-	_cleanup_free_ char *text = malloc(CREDENTIALS_MAX + 1);
-	if (!text)
-		return -ENOMEM;
+	char text[CREDENTIALS_MAX + 1];
 	int r = credentials_open(path, text, CREDENTIALS_MAX);
 	if (r < 0)
 		return r;
@@ -273,7 +271,7 @@ static int set_credentials(struct fs_command *command, const char *path)
 	char *next = text;
 	for (char *line; r == 0 && (line = strsep(&next, "\n"));)
 		r = credentials_line(command, path, ++number, line);
-	explicit_bzero(text, CREDENTIALS_MAX + 1);
+	explicit_bzero(text, sizeof(text));
 	if (r == 0 && !command->user && !command->password) {
 		coord_log(LOG_ERR, "credentials %s: has neither username= nor password=", path);
 		r = -EINVAL;

@@ -125,17 +125,22 @@ class Agent:
 
     def __init__(self, uid=None, gid=None, groups=(), newsession=True):
         self.to, child_from = socket.socketpair()
+        self.signals, wakeup = os.pipe()
         sys.stdout.flush()
         sys.stderr.flush()
         self.pid = os.fork()
         if self.pid == 0:
             try:
                 self.to.close()
+                os.close(self.signals)
+                os.set_blocking(wakeup, False)
+                signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
                 self._serve(child_from, uid, gid, groups, newsession)
             except BaseException:
                 traceback.print_exc()
             os._exit(3)
         child_from.close()
+        os.close(wakeup)
         self.dead = False
 
     @staticmethod
@@ -199,12 +204,21 @@ class Agent:
     def signal(self, number):
         os.kill(self.pid, number)
 
+    def interrupt(self):
+        """A signal with a handler; when this returns the interrupted call was begun again."""
+        os.kill(self.pid, signal.SIGUSR1)
+        if not select.select([self.signals], [], [], PATIENCE_S)[0]:
+            raise AssertionError(f"agent {self.pid} did not handle its signal")
+        os.read(self.signals, 1)
+        self.wait_blocked()
+
     def kill(self):
         """SIGKILL, and gone when this returns."""
         if not self.dead:
             self.dead = True
             os.kill(self.pid, signal.SIGKILL)
             os.waitpid(self.pid, 0)
+            os.close(self.signals)
         self.to.close()
 
 
@@ -336,12 +350,14 @@ class Tree:
     def stop(self):
         if self.log.closed:
             return
+        wrong = None
         if self.process.poll() is None:
             self.process.terminate()
             try:
-                self.process.wait(PATIENCE_S)
+                if self.process.wait(PATIENCE_S) != 0:
+                    wrong = f"ended with {self.process.returncode}"
             except subprocess.TimeoutExpired:
-                print(f"daemon {self.pid} ignored SIGTERM", file=sys.stderr)
+                wrong = "ignored SIGTERM"
                 self.kill()
         while mounted(self.path):
             subprocess.run(["umount", "-l", self.path], timeout=PATIENCE_S, check=False)
@@ -349,6 +365,8 @@ class Tree:
         if text:
             print(f"--- {' '.join(self.argv)}\n{text}---", file=sys.stderr)
         self.log.close()
+        if wrong:
+            raise AssertionError(f"the daemon of {self.path} {wrong}")
 
 
 class Case(unittest.TestCase):

@@ -129,8 +129,7 @@ class Queue:
         holder, fd = self.held()
         first, second = self.waiter(EX), self.waiter(EX)
         for _ in range(5):
-            first.signal(signal.SIGUSR1)
-        lib.wait_until(lambda: lib.in_lock_request(first.pid), "the restart")
+            first.interrupt()
         holder.flock(fd, UN)
         first.result()
         self.stays_blocked(second)
