@@ -531,6 +531,8 @@ int coord_lock_break(struct coord *coord, enum coord_kind kind, struct coord_byt
 			*ret_req = req;
 		return 0;
 	}
+	if (!(coord->session.can & COORD_CAN_BREAK))
+		return -EOPNOTSUPP;
 	core_views_touch(coord, kind, name);
 	return core_request(coord, COORD_CALL_LOCK_BREAK, (struct coord_key){kind, name},
 		COORD_BYTES(""), 0, fn, user, ret_req);
