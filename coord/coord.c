@@ -151,6 +151,7 @@ void coord_free(struct coord *coord)
 		core_grant_free(grant);
 	if (coord->driver->session_free)
 		coord->driver->session_free(session);
+	coord->driver_gone = true;
 	struct coord_req *req, *after;
 	coord_list_each_safe (req, after, &coord->reqs, link)
 		core_req_answer(req, -ESHUTDOWN, NULL, 0);

@@ -30,7 +30,7 @@ struct coord_op_core {
 	void *user;
 	enum core_op_state state;
 	bool unknown; /* an earlier attempt may have had its effect */
-	bool cancelled, delayed;
+	bool cancelled, counted;
 	struct coord_chunk *chunks; /* arena beyond the inline part */
 	size_t inline_used, arena_used;
 	_Alignas(8) char inline_arena[256];
@@ -96,6 +96,8 @@ struct core_grant {
 	struct coord *coord;
 	struct coord_list link; /* coord->grants, in order of making */
 	struct coord_timer until;
+	uint32_t ops; /* that name it; it is freed after the last */
+	bool dead;
 	bool held; /* the backend granted it; renewals and losses concern it */
 	void *owner; /* the core_lock or the membership */
 	_Alignas(8) char data[];
@@ -111,7 +113,7 @@ static inline struct core_grant *core_grant_of(struct coord_grant *grant)
 int core_grant_held(struct core_grant *, const struct coord_op *);
 /* Is it past its time, by the clock read afresh? */
 bool core_grant_over(struct core_grant *);
-/* No op on it runs any more. */
+/* Frees it, after the last op that names it. */
 void core_grant_free(struct core_grant *);
 
 void core_session_open(struct coord *);
@@ -187,6 +189,7 @@ struct coord {
 	void *user;
 	enum coord_state state;
 	bool ready, stopping, stopped;
+	bool driver_gone; /* session_free was called */
 	bool stalled; /* a request timed out and nothing was answered since */
 	uint64_t probe_ms;
 	pthread_t thread; /* the loop's */

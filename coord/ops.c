@@ -150,6 +150,8 @@ void core_op_free(struct coord_op *op)
 	struct coord *coord = core->coord;
 	assert(core->state != CORE_OP_RUNNING);
 	coord_list_remove(&core->link);
+	if (core->counted && --core_grant_of(op->grant)->ops == 0 && core_grant_of(op->grant)->dead)
+		core_grant_free(core_grant_of(op->grant));
 	arena_done(core);
 	if (coord->spare_len < SPARE_MAX) {
 		core->user = coord->spare;
@@ -257,6 +259,10 @@ void core_op_start(struct coord_op *op, void (*fn)(struct coord_op *, void *user
 	assert(core->state != CORE_OP_RUNNING && core->state != CORE_OP_QUEUED);
 	core->fn = fn;
 	core->user = user;
+	if (op->grant && !core->counted) {
+		core->counted = true;
+		core_grant_of(op->grant)->ops++;
+	}
 	if (op_of_session(op)) {
 		op_run(core);
 		return;

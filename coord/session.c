@@ -121,7 +121,12 @@ void core_grant_free(struct core_grant *grant)
 	if (!grant)
 		return;
 	struct coord *coord = grant->coord;
-	if (coord->driver->grant_done)
+	coord_timer_stop(coord->loop, &grant->until);
+	grant->held = false;
+	grant->dead = true;
+	if (grant->ops > 0)
+		return;
+	if (coord->driver->grant_done && !coord->driver_gone)
 		coord->driver->grant_done(&coord->session, &grant->grant);
 	coord_timer_stop(coord->loop, &grant->until);
 	coord_list_remove(&grant->link);
