@@ -79,6 +79,9 @@ int coord_group_list(struct coord *, coord_reply_fn *fn, void *user, struct coor
 /* Members, and the leader as a row with COORD_ROW_LEADER. with_data: their capabilities too. */
 int coord_group_read(struct coord *, struct coord_bytes group, bool with_data, coord_reply_fn *fn,
 	void *user, struct coord_req **ret_req);
+/* Is there such a group? What a live watch says without a round trip: 0; else -EAGAIN, and it takes
+ * coord_group_look to know, or what is wrong with the name. */
+int coord_group_peek(struct coord *, struct coord_bytes group);
 /* One row with data, or -ENOENT. */
 int coord_member_get(struct coord *, struct coord_bytes group, struct coord_bytes member,
 	coord_reply_fn *fn, void *user, struct coord_req **ret_req);
@@ -137,10 +140,11 @@ uint64_t coord_holding_since_us(const struct coord_holding *);
 struct coord_wait {
 	struct coord_list link;
 	void (*fn)(struct coord_wait *, int status);
-	struct coord_ticket *ticket;
-	struct coord_loop *loop;
+	struct coord_holding *holding; /* NULL: not asked, or answered */
+	struct coord_ticket *ticket; /* NULL: the answer is on its way */
 	struct coord_task task;
 	int status;
+	uint8_t mode, flags;
 };
 
 enum coord_lock_flags {
@@ -193,6 +197,9 @@ typedef void coord_look_fn(void *user, int status, const struct coord_lock_info 
  * notices. */
 int coord_lock_look(struct coord *, enum coord_kind, struct coord_bytes name, coord_look_fn *fn,
 	void *user, struct coord_req **ret_req);
+/* Is there such a group? The same for its existence: 0 or -ENOENT, and info says nothing. */
+int coord_group_look(struct coord *, struct coord_bytes group, coord_look_fn *fn, void *user,
+	struct coord_req **ret_req);
 /* Rows of what is held, by us and by others. */
 int coord_lock_list(struct coord *, enum coord_kind, coord_reply_fn *fn, void *user,
 	struct coord_req **ret_req);

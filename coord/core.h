@@ -7,7 +7,7 @@
  *   ops.c      ops: memory, order, backpressure, retry; requests with deadlines
  *   locks.c    the lock table: holdings, tickets, the pump
  *   members.c  what this mount joined
- *   views.c    who holds a lock, by name; watches
+ *   views.c    who holds a lock, by name; whether there is a group; watches
  */
 #ifndef COORD_CORE_H
 #define COORD_CORE_H
@@ -84,6 +84,9 @@ void core_req_answer_later(struct coord_req *, int status);
 /* Lets an op serve the request: its answer is the request's. */
 void core_req_start(struct coord_req *, struct coord_op *);
 
+/* The backend timed out a moment ago: the request is answered later from the loop with that, and true
+ * is returned. */
+bool core_req_refused(struct coord_req *);
 /* A request that one call of the driver serves. */
 int core_request(struct coord *, enum coord_call, struct coord_key, struct coord_bytes member,
 	unsigned flags, coord_reply_fn *fn, void *user, struct coord_req **ret_req);

@@ -144,6 +144,8 @@ enum coord_op_flags {
 		1 << 3, /* OPEN: take the claim over. JOIN: replace our old epoch's */
 	COORD_OP_ADOPT =
 		1 << 4, /* MEMBER_UPDATE, _LEAVE: a member with our id that we did not join */
+	COORD_OP_BARE =
+		1 << 5, /* GROUP_READ: only whether there is such a group; rows are ignored */
 };
 
 struct coord_session;
@@ -222,7 +224,8 @@ struct coord_driver {
 	/* Keeps everything of the epoch alive: walks coord_grants_next() in chunks of its own choice and
 	 * reports each with coord_grant_renewed(). NULL where nothing is leased. */
 	coord_driver_call *renew;
-	/* group_read: members, and the leader as a row with COORD_ROW_LEADER, one snapshot. */
+	/* group_read: members, and the leader as a row with COORD_ROW_LEADER, one snapshot. With
+	 * COORD_OP_BARE the answer is the status alone, in constant time: each path below a group asks. */
 	coord_driver_call *group_create, *group_delete, *group_list, *group_read;
 	/* member_get gives one row, with data. */
 	coord_driver_call *member_join, *member_update, *member_leave, *member_get;

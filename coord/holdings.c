@@ -62,6 +62,7 @@ static int lock_get(
 		coord_list_init(&lock->holdings);
 		coord_list_init(&lock->holders);
 		coord_list_init(&lock->tickets);
+		coord_list_init(&lock->places);
 		coord_list_init(&lock->releases);
 		lock->timer.fn = core_lock_timer;
 		lock->pump.fn = core_pump_task;
@@ -90,6 +91,7 @@ int coord_holding_new(struct coord *coord, enum coord_kind kind, struct coord_by
 	holding->lock = lock;
 	holding->user = user;
 	coord_list_init(&holding->tickets);
+	coord_list_init(&holding->answers);
 	coord_list_init(&holding->hlink);
 	coord_list_add(&lock->holdings, &holding->link);
 	*ret = holding;
@@ -108,6 +110,9 @@ void coord_holding_free(struct coord_holding *holding)
 				coord_container(ticket->waits.next, struct coord_wait, link));
 		core_ticket_free(ticket);
 	}
+	while (!coord_list_empty(&holding->answers))
+		core_wait_forget(
+			coord_container(holding->answers.next, struct coord_wait, link));
 	if (holding->state != COORD_FREE)
 		coord_unlock(holding, NULL, NULL);
 	coord_list_remove(&holding->link);
@@ -164,22 +169,26 @@ uint64_t coord_holding_since_us(const struct coord_holding *holding)
 
 /* ---- requests for a lock ---- */
 
-static struct coord_ticket *ticket_find(struct coord_holding *holding, enum coord_mode mode)
+static struct coord_ticket *ticket_find(
+	struct coord_holding *holding, enum coord_mode mode, bool wait)
 {
 	struct coord_ticket *ticket;
 	coord_list_each (ticket, &holding->tickets, hlink)
-		if (ticket->mode == mode)
+		if (ticket->mode == mode && ticket->wait == wait)
 			return ticket;
 	return NULL;
 }
 
-static struct coord_ticket *ticket_new(struct coord_holding *holding, enum coord_mode mode)
+static struct coord_ticket *ticket_new(
+	struct coord_holding *holding, enum coord_mode mode, bool wait)
 {
 	struct coord_ticket *ticket = calloc(1, sizeof(*ticket));
 	if (!ticket)
 		return NULL;
 	ticket->holding = holding;
 	ticket->mode = mode;
+	ticket->wait = wait;
+	ticket->place = ++holding->lock->tickets_ever;
 	ticket->timer.fn = core_ticket_timer;
 	coord_list_init(&ticket->link);
 	coord_list_init(&ticket->waits);
@@ -237,27 +246,29 @@ void coord_lock(struct coord_holding *holding, enum coord_mode mode, unsigned fl
 	struct core_lock *lock = holding->lock;
 	coord_list_init(&wait->link);
 	wait->ticket = NULL;
+	wait->holding = holding;
+	wait->mode = (uint8_t)mode;
+	wait->flags = (uint8_t)flags;
 	int r = lock_at_once(holding, mode, flags);
 	if (r <= 0) {
-		core_wait_answer(coord, wait, r);
+		core_wait_answer(wait, r);
 		return;
 	}
 	bool upgrade = holding->state == COORD_HELD && (flags & COORD_LOCK_ATOMIC);
 	if (holding->state == COORD_HELD && !upgrade)
 		coord_unlock(holding, NULL, NULL); /* flock(2): another may come in between */
-	struct coord_ticket *ticket = ticket_find(holding, mode);
+	struct coord_ticket *ticket = upgrade ? lock->upgrader
+					      : ticket_find(holding, mode, flags & COORD_LOCK_WAIT);
+	if (!ticket)
+		ticket = ticket_new(holding, mode, flags & COORD_LOCK_WAIT);
 	if (!ticket) {
-		ticket = ticket_new(holding, mode);
-		if (!ticket) {
-			core_wait_answer(coord, wait, -ENOMEM);
-			return;
-		}
-		if (upgrade)
-			lock->upgrader = ticket;
-		else
-			coord_list_add(&lock->tickets, &ticket->link);
+		core_wait_answer(wait, -ENOMEM);
+		return;
 	}
-	ticket->wait = flags & COORD_LOCK_WAIT;
+	if (upgrade)
+		lock->upgrader = ticket;
+	else if (!ticket->live)
+		core_ticket_live(ticket);
 	ticket_deadline(ticket, flags);
 	wait->ticket = ticket;
 	coord_list_add(&ticket->waits, &wait->link);
@@ -270,21 +281,23 @@ void coord_lock(struct coord_holding *holding, enum coord_mode mode, unsigned fl
 void coord_wait_cancel(struct coord_wait *wait, bool keep_place)
 {
 	struct coord_ticket *ticket = wait->ticket;
-	if (!ticket) {
-		coord_loop_undefer(wait->loop, &wait->task); /* about to be told */
+	if (wait->holding)
+		core_wait_forget(wait);
+	if (!ticket || !coord_list_empty(&ticket->waits))
 		return;
-	}
 	struct core_lock *lock = ticket->holding->lock;
 	struct coord *coord = lock->coord;
-	core_wait_forget(wait);
-	if (!coord_list_empty(&ticket->waits))
-		return;
-	if (keep_place && ticket->wait && lock->upgrader != ticket)
+	/* Behind another, nothing depends on it. */
+	bool first = lock->tickets.next == &ticket->link || lock->upgrader == ticket;
+	if (keep_place && ticket->wait && lock->upgrader != ticket) {
+		core_ticket_idle(ticket);
 		coord_timer_start(
 			coord->loop, &ticket->timer, coord_now_ms(coord->loop) + PLACE_MS);
-	else
+	} else {
 		core_ticket_free(ticket);
-	core_lock_later(lock);
+	}
+	if (first)
+		core_lock_later(lock);
 }
 
 /* ---- unlock, check, barrier ---- */
@@ -442,11 +455,7 @@ static uint32_t list_len(const struct coord_list *list)
 
 static uint32_t lock_waiters(struct core_lock *lock)
 {
-	uint32_t len = 0;
-	struct coord_ticket *ticket;
-	coord_list_each (ticket, &lock->tickets, link)
-		len += !coord_list_empty(&ticket->waits);
-	return len;
+	return list_len(&lock->tickets);
 }
 
 bool core_locks_info(struct coord *coord, enum coord_kind kind, struct coord_bytes name,
@@ -507,7 +516,7 @@ static void holders_lost(struct core_lock *lock)
 		if (lock->upgrader && lock->upgrader->holding == holding)
 			core_ticket_answer(lock->upgrader, -EIO);
 		core_holding_drop(holding, COORD_HOLDING_LOST);
-		if (coord->notices.lost)
+		if (holding->told && coord->notices.lost)
 			coord->notices.lost(coord->user, holding);
 	}
 }

@@ -33,29 +33,83 @@ void core_lock_later(struct core_lock *lock)
 
 /* ---- answers ---- */
 
+/* The answer reaches who asked, if it is still true: the grant may have been lost, or its lease may
+ * have ended, since the pump made it. Who was not told that it holds has lost nothing, and waits on. */
 static void wait_task(struct coord_task *task)
 {
 	struct coord_wait *wait = coord_container(task, struct coord_wait, task);
+	struct coord_holding *holding = wait->holding;
+	struct core_grant *grant = holding->lock->grant;
+	coord_list_remove(&wait->link);
+	wait->holding = NULL;
+	if (wait->status == 0 && holding->state == COORD_HELD && grant && core_grant_over(grant))
+		coord_grant_lost(&holding->coord->session, grant->grant.key, grant->grant.owner,
+			grant->grant.epoch);
+	if (wait->status == 0 && holding->state != COORD_HELD) {
+		bool lost = holding->told && holding->state == COORD_HOLDING_LOST;
+		wait->status = lost ? -EIO : -ETIMEDOUT;
+		if (!lost)
+			coord_unlock(holding, NULL, NULL);
+		if (!lost && (wait->flags & COORD_LOCK_WAIT)) {
+			coord_lock(holding, wait->mode, wait->flags, wait);
+			return;
+		}
+	}
+	if (wait->status == 0)
+		holding->told = true;
 	wait->fn(wait, wait->status);
 }
 
-void core_wait_answer(struct coord *coord, struct coord_wait *wait, int status)
+void core_wait_answer(struct coord_wait *wait, int status)
 {
 	coord_list_remove(&wait->link);
 	if (wait->ticket)
-		coord->counters.waiters--;
+		wait->holding->coord->counters.waiters--;
 	wait->ticket = NULL;
 	wait->status = status;
-	wait->loop = coord->loop;
 	wait->task.fn = wait_task;
-	coord_loop_defer(coord->loop, &wait->task);
+	coord_list_add(&wait->holding->answers, &wait->link);
+	coord_loop_defer(wait->holding->coord->loop, &wait->task);
 }
 
 void core_wait_forget(struct coord_wait *wait)
 {
 	coord_list_remove(&wait->link);
-	wait->ticket->holding->coord->counters.waiters--;
+	if (wait->ticket)
+		wait->holding->coord->counters.waiters--;
+	else
+		coord_loop_undefer(wait->holding->coord->loop, &wait->task);
 	wait->ticket = NULL;
+	wait->holding = NULL;
+}
+
+static void ticket_unlink(struct coord_ticket *ticket)
+{
+	struct core_lock *lock = ticket->holding->lock;
+	if (!ticket->wait && ticket->live)
+		lock->tries--;
+	ticket->live = false;
+	coord_list_remove(&ticket->link);
+}
+
+void core_ticket_live(struct coord_ticket *ticket)
+{
+	struct core_lock *lock = ticket->holding->lock;
+	ticket_unlink(ticket);
+	ticket->live = true;
+	if (!ticket->wait)
+		lock->tries++;
+	struct coord_list *after = lock->tickets.prev;
+	while (after != &lock->tickets &&
+		coord_container(after, struct coord_ticket, link)->place > ticket->place)
+		after = after->prev;
+	coord_list_add(after->next, &ticket->link);
+}
+
+void core_ticket_idle(struct coord_ticket *ticket)
+{
+	ticket_unlink(ticket);
+	coord_list_add(&ticket->holding->lock->places, &ticket->link);
 }
 
 void core_ticket_free(struct coord_ticket *ticket)
@@ -63,7 +117,7 @@ void core_ticket_free(struct coord_ticket *ticket)
 	if (ticket->holding->lock->upgrader == ticket)
 		ticket->holding->lock->upgrader = NULL;
 	coord_timer_stop(ticket->holding->coord->loop, &ticket->timer);
-	coord_list_remove(&ticket->link);
+	ticket_unlink(ticket);
 	coord_list_remove(&ticket->hlink);
 	free(ticket);
 }
@@ -71,9 +125,8 @@ void core_ticket_free(struct coord_ticket *ticket)
 /* Answers every request of the ticket and ends it. */
 void core_ticket_answer(struct coord_ticket *ticket, int status)
 {
-	struct coord *coord = ticket->holding->coord;
 	while (!coord_list_empty(&ticket->waits))
-		core_wait_answer(coord,
+		core_wait_answer(
 			coord_container(ticket->waits.next, struct coord_wait, link), status);
 	core_ticket_free(ticket);
 }
@@ -142,6 +195,7 @@ void core_holding_drop(struct coord_holding *holding, enum coord_holding_state s
 			holding->coord->counters.locks_held--;
 	}
 	holding->state = state;
+	holding->told = holding->told && state != COORD_FREE;
 	holding->mode = COORD_NONE;
 	holding->token = holding->since_us = 0;
 }
@@ -227,11 +281,9 @@ void core_lock_release_grant(struct core_lock *lock)
 
 static struct coord_ticket *first_live(struct core_lock *lock)
 {
-	struct coord_ticket *ticket;
-	coord_list_each (ticket, &lock->tickets, link)
-		if (!coord_list_empty(&ticket->waits))
-			return ticket;
-	return NULL;
+	return coord_list_empty(&lock->tickets)
+		       ? NULL
+		       : coord_container(lock->tickets.next, struct coord_ticket, link);
 }
 
 void core_lock_unwatch(struct core_lock *lock)
@@ -267,17 +319,18 @@ static uint64_t lock_period(struct core_lock *lock, const struct coord_op *op)
 static void fail_tries(struct core_lock *lock, int status)
 {
 	struct coord_ticket *ticket, *next;
+	if (!lock->tries)
+		return;
 	coord_list_each_safe (ticket, next, &lock->tickets, link)
 		if (!ticket->wait)
 			core_ticket_answer(ticket, status);
 }
 
-static void acquire_busy(struct core_lock *lock, struct coord_op *op)
+/* Until the notice that the op armed, or for a period, whatever comes first. */
+static void busy_wait(struct core_lock *lock, struct coord_op *op)
 {
-	struct coord *coord = lock->coord;
 	if ((op->flags & COORD_OP_WATCH) && !lock->watched)
-		lock->watched = core_watch_ref(coord, lock->key) == 0;
-	fail_tries(lock, -EAGAIN);
+		lock->watched = core_watch_ref(lock->coord, lock->key) == 0;
 	bool again = lock->changed && lock->watched;
 	lock->changed = false;
 	if (!again)
@@ -336,7 +389,8 @@ static void acquire_failed(struct core_lock *lock, struct coord_op *op)
 	if (op->call == COORD_CALL_LOCK_CHECK || op->status == -ECANCELED || op->status == -ESTALE)
 		return;
 	if (op->status == -EBUSY) {
-		acquire_busy(lock, op);
+		fail_tries(lock, -EAGAIN);
+		busy_wait(lock, op);
 		return;
 	}
 	if (core_transient(op->status)) {
@@ -397,19 +451,17 @@ static void convert_done(struct coord_op *op, void *user)
 	int status = op->status;
 	lock->converting = NULL;
 	lock->coord->locks_busy--;
-	struct coord_ticket *ticket = lock->upgrader;
-	if (op->mode == COORD_SHARED) {
-		/* A downgrade: if it failed, the grant stays exclusive and serves the sharers here. */
-		if (lock->grant && status == 0)
-			lock->grant->grant.mode = COORD_SHARED;
-	} else if (lock->grant && status == 0) {
-		lock->grant->grant.mode = COORD_EXCLUSIVE;
-		if (ticket) {
-			holding_grant(ticket->holding, COORD_EXCLUSIVE);
-			core_ticket_answer(ticket, 0);
-		}
+	/* The grant may be gone, and another in its place; then nobody waits for this. */
+	bool ours = lock->grant && &lock->grant->grant == op->grant;
+	struct coord_ticket *ticket = op->mode == COORD_EXCLUSIVE && ours ? lock->upgrader : NULL;
+	/* If a downgrade failed, the grant stays exclusive and serves the sharers here. */
+	if (ours && status == 0)
+		lock->grant->grant.mode = op->mode;
+	if (ticket && status == 0) {
+		holding_grant(ticket->holding, COORD_EXCLUSIVE);
+		core_ticket_answer(ticket, 0);
 	} else if (ticket && status == -EBUSY && ticket->wait) {
-		core_lock_block(lock, 20);
+		busy_wait(lock, op);
 	} else if (ticket) {
 		core_ticket_answer(ticket, status == -EBUSY ? -EAGAIN : status);
 	}
@@ -429,6 +481,10 @@ static int convert_start(struct core_lock *lock, enum coord_mode mode)
 	op->grant = grant;
 	op->epoch = grant->epoch;
 	op->mode = mode;
+	if (mode == COORD_EXCLUSIVE && lock->upgrader->wait &&
+		(lock->coord->session.can & COORD_CAN_NOTIFY))
+		op->flags = COORD_OP_WATCH;
+	lock->changed = false;
 	lock->converting = op;
 	lock->coord->locks_busy++;
 	core_op_start(op, convert_done, lock);
@@ -497,9 +553,9 @@ static void refuse_tries(struct core_lock *lock)
 {
 	bool ahead = false, exclusive = false;
 	struct coord_ticket *ticket, *next;
+	if (!lock->tries)
+		return;
 	coord_list_each_safe (ticket, next, &lock->tickets, link) {
-		if (coord_list_empty(&ticket->waits))
-			continue;
 		bool held = core_lock_mode(lock) == COORD_EXCLUSIVE ||
 			    (!coord_list_empty(&lock->holders) &&
 				    (ticket->mode == COORD_EXCLUSIVE || !lock->converting));
@@ -538,8 +594,8 @@ void core_lock_pump(struct core_lock *lock)
 		if (!lock->upgrader) {
 			coord_timer_stop(lock->coord->loop, &lock->timer);
 			lock->blocked = false;
+			core_lock_unwatch(lock);
 		}
-		core_lock_unwatch(lock);
 		core_lock_free_if_idle(lock);
 		return;
 	}

@@ -14,7 +14,10 @@ struct core_lock {
 	struct coord_key key; /* as first named */
 	struct coord_list holdings; /* all, for the lifetime */
 	struct coord_list holders; /* those that hold */
-	struct coord_list tickets;
+	struct coord_list tickets; /* with a live request, in the order of arrival */
+	struct coord_list places; /* tickets without one */
+	uint64_t tickets_ever;
+	uint32_t tries; /* live tickets that do not wait */
 	struct coord_list releases; /* core_release */
 	struct core_grant *grant; /* held; NULL for free and for local locks */
 	struct coord_op *acquiring; /* LOCK, or LOCK_CHECK that settles one */
@@ -30,11 +33,12 @@ struct core_lock {
 };
 
 struct coord_ticket {
-	struct coord_list link; /* in the lock's tickets */
+	struct coord_list link; /* in the lock's tickets or places; the upgrader in neither */
 	struct coord_list hlink; /* in the holding's tickets */
 	struct coord_holding *holding;
+	uint64_t place; /* in the order of arrival */
 	enum coord_mode mode;
-	bool wait, atomic;
+	bool wait, live;
 	struct coord_list waits; /* live requests; empty: only the place is kept */
 	struct coord_timer timer; /* the deadline of a try, or the end of a kept place */
 };
@@ -63,8 +67,10 @@ struct coord_holding {
 	struct coord_list link; /* in lock->holdings */
 	struct coord_list hlink; /* in lock->holders while held */
 	struct coord_list tickets;
+	struct coord_list answers; /* requests whose answer is on its way */
 	void *user;
 	enum coord_holding_state state;
+	bool told; /* somebody was told that it holds */
 	enum coord_mode mode;
 	uint64_t token, since_us;
 	uint32_t pid, uid;
@@ -79,7 +85,11 @@ void core_lock_later(struct core_lock *lock);
 void core_lock_free_if_idle(struct core_lock *lock);
 void core_ticket_answer(struct coord_ticket *ticket, int status);
 void core_ticket_free(struct coord_ticket *ticket);
-void core_wait_answer(struct coord *coord, struct coord_wait *wait, int status);
+/* It has its first request: in its place among the live. */
+void core_ticket_live(struct coord_ticket *ticket);
+/* It has no request any more, and keeps its place. */
+void core_ticket_idle(struct coord_ticket *ticket);
+void core_wait_answer(struct coord_wait *wait, int status);
 void core_wait_forget(struct coord_wait *wait);
 void core_holding_drop(struct coord_holding *holding, enum coord_holding_state state);
 struct core_release *core_grant_release(struct core_lock *lock, struct core_grant *grant);

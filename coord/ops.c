@@ -368,6 +368,8 @@ static void op_deliver(struct coord_task *task)
 		coord->stalled = false;
 	if (op->sent == COORD_SENT_UNKNOWN)
 		core->unknown = true;
+	if (op->call == COORD_CALL_GROUP_CREATE || op->call == COORD_CALL_GROUP_DELETE)
+		core_views_touch(coord, COORD_GROUP, op->key.name);
 	if (op_again(core)) {
 		core->state = CORE_OP_QUEUED;
 		coord_list_add(&coord->delayed, &core->link);
@@ -524,20 +526,30 @@ static void req_op_done(struct coord_op *op, void *user)
 	core_req_answer(req, op->status, op->status < 0 ? NULL : req->pages, req->pages_len);
 }
 
-void core_req_start(struct coord_req *req, struct coord_op *op)
+bool core_req_refused(struct coord_req *req)
 {
 	struct coord *coord = req->coord;
+	if (coord->stopped) {
+		core_req_answer_later(req, -ESHUTDOWN);
+		return true;
+	}
+	if (!coord->stalled)
+		return false;
 	uint64_t now = coord_now_ms(coord->loop);
+	if (now >= coord->probe_ms) {
+		coord->probe_ms = now + PROBE_MS;
+		return false;
+	}
+	core_req_answer_later(req, coord->session.connected ? -ETIMEDOUT : -EHOSTDOWN);
+	return true;
+}
+
+void core_req_start(struct coord_req *req, struct coord_op *op)
+{
 	req->op = op;
 	op->deadline_ms = req->deadline.due_ms;
-	if (coord->stopped || (coord->stalled && now < coord->probe_ms)) {
-		int status = coord->session.connected ? -ETIMEDOUT : -EHOSTDOWN;
-		core_req_answer_later(req, coord->stopped ? -ESHUTDOWN : status);
-		return;
-	}
-	if (coord->stalled)
-		coord->probe_ms = now + PROBE_MS;
-	core_op_start(op, req_op_done, req);
+	if (!core_req_refused(req))
+		core_op_start(op, req_op_done, req);
 }
 
 void coord_req_drop(struct coord_req *req)

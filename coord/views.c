@@ -1,10 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Who holds a lock, by name: one read for all who ask, kept while a watch guards it. And the watches
- * themselves, counted, because a waiter and a view may use the same one.
+ * Who holds a lock, by name, and whether there is a group: one read for all who ask, kept while a watch
+ * guards it. And the watches themselves, counted, because a waiter and a view may use the same one.
  *
  * A view is fresh from the answer of a read that armed the watch until the next notice. Who asks while
  * a read runs waits for the one after it, which begins later than the question.
+ *
+ * The view of a group is its existence alone: each path walk below a group asks for that, and must cost
+ * neither a listing nor, while nothing changes, a round trip. That there is none is never
+ * answered from a view.
  */
 #include "coord/core.h"
 
@@ -125,7 +129,7 @@ static void view_info(struct view *view, struct coord_lock_info *ret)
 static void view_take(struct view *view, const struct coord_op *op)
 {
 	view->row = (struct coord_row){0};
-	if (!op->rows)
+	if (!op->rows || view->key.kind == COORD_GROUP)
 		return;
 	view->row = *op->rows;
 	view->row.next = NULL;
@@ -161,24 +165,30 @@ static void view_done(struct coord_op *op, void *user)
 	struct view *view = user;
 	struct coord *coord = view->coord;
 	view->op = NULL;
-	if (op->status == 0) {
+	bool missing = view->key.kind == COORD_GROUP && op->status == -ENOENT;
+	if (op->status == 0 || missing) {
 		view_take(view, op);
 		if ((op->flags & COORD_OP_WATCH) && !view->watched)
 			view->watched = core_watch_ref(coord, view->key) == 0;
-		view->fresh = view->watched && !view->dirty && op->epoch == coord->session.epoch;
+		view->fresh = !missing && view->watched && !view->dirty &&
+			      op->epoch == coord->session.epoch;
 	}
 	coord_timer_start(coord->loop, &view->keep, coord_now_ms(coord->loop) + KEEP_MS);
 	view_answer(view, op->status);
 	core_op_free(op);
 	if (!coord_list_empty(&view->next) && !view->op)
 		view_read(view);
+	else if (missing && coord_list_empty(&view->next) && !view->op)
+		view_free(view); /* names that do not exist can be made up without end */
 }
 
 static void view_read(struct view *view)
 {
 	struct coord *coord = view->coord;
-	struct coord_op *op = core_op_new(coord, COORD_CALL_LOCK_READ, view->key,
-		(struct coord_bytes){0}, (struct coord_bytes){0});
+	bool group = view->key.kind == COORD_GROUP;
+	struct coord_op *op =
+		core_op_new(coord, group ? COORD_CALL_GROUP_READ : COORD_CALL_LOCK_READ, view->key,
+			(struct coord_bytes){0}, (struct coord_bytes){0});
 	while (!coord_list_empty(&view->next)) {
 		struct coord_list *first = view->next.next;
 		coord_list_remove(first);
@@ -188,8 +198,9 @@ static void view_read(struct view *view)
 		view_answer(view, -ENOMEM);
 		return;
 	}
+	op->flags = group ? COORD_OP_BARE : 0;
 	if (coord->session.can & COORD_CAN_NOTIFY)
-		op->flags = COORD_OP_WATCH;
+		op->flags |= COORD_OP_WATCH;
 	op->deadline_ms = coord_now_ms(coord->loop) + coord->config->timeout_ms;
 	view->dirty = view->fresh = false;
 	view->op = op;
@@ -213,9 +224,43 @@ int coord_lock_peek(struct coord *coord, enum coord_kind kind, struct coord_byte
 	return 0;
 }
 
+int coord_group_peek(struct coord *coord, struct coord_bytes group)
+{
+	const struct view *view = view_find(coord, COORD_GROUP, group);
+	if (view && view->fresh && coord->session.connected)
+		return 0;
+	char key[256];
+	size_t len;
+	int r = core_map_name(coord, COORD_GROUP, group, key, &len);
+	return r < 0 ? r : -EAGAIN;
+}
+
 static void look_gone(struct coord_req *req)
 {
 	coord_list_remove(&req->view_link);
+}
+
+static int look(struct coord *coord, enum coord_kind kind, struct coord_bytes name,
+	coord_look_fn *fn, void *user, struct coord_req **ret_req)
+{
+	struct coord_req *req = core_req_new(coord, NULL, user);
+	if (!req)
+		return -ENOMEM;
+	req->look_fn = fn;
+	if (ret_req)
+		*ret_req = req;
+	if (kind == COORD_GROUP && core_req_refused(req))
+		return 0;
+	struct view *view = view_get(coord, kind, name);
+	if (!view) {
+		core_req_answer_later(req, -ENOMEM);
+		return 0;
+	}
+	req->gone = look_gone;
+	coord_list_add(&view->next, &req->view_link);
+	if (!view->op)
+		view_read(view);
+	return 0;
 }
 
 int coord_lock_look(struct coord *coord, enum coord_kind kind, struct coord_bytes name,
@@ -226,18 +271,16 @@ int coord_lock_look(struct coord *coord, enum coord_kind kind, struct coord_byte
 	int r = core_map_name(coord, kind, name, key, &len);
 	if (r < 0)
 		return r;
-	struct view *view = view_get(coord, kind, name);
-	struct coord_req *req = view ? core_req_new(coord, NULL, user) : NULL;
-	if (!req)
-		return -ENOMEM;
-	req->look_fn = fn;
-	req->gone = look_gone;
-	coord_list_add(&view->next, &req->view_link);
-	if (!view->op)
-		view_read(view);
-	if (ret_req)
-		*ret_req = req;
-	return 0;
+	return look(coord, kind, name, fn, user, ret_req);
+}
+
+int coord_group_look(struct coord *coord, struct coord_bytes group, coord_look_fn *fn, void *user,
+	struct coord_req **ret_req)
+{
+	int r = coord_group_peek(coord, group);
+	if (r < 0 && r != -EAGAIN)
+		return r;
+	return look(coord, COORD_GROUP, group, fn, user, ret_req);
 }
 
 void core_views_touch(struct coord *coord, enum coord_kind kind, struct coord_bytes name)

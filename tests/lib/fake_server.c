@@ -156,6 +156,13 @@ static struct fake_hold *hold_find(struct fake_entry *entry, const uint8_t *owne
 	return NULL;
 }
 
+/* Where the connection is what holds, another connection holds nothing of it. */
+static bool hold_of(
+	const struct fake_server *server, const struct fake_hold *hold, const struct fake_req *req)
+{
+	return loss_of(server, req->kind) != COORD_LOSS_CONNECTION || hold->conn == req->conn;
+}
+
 static bool hold_fits(const struct fake_entry *entry, enum coord_mode mode)
 {
 	const struct fake_hold *hold;
@@ -633,7 +640,7 @@ static bool execute_lock(struct fake_server *server, struct fake_req *req, struc
 	}
 	struct fake_entry *entry = entry_get(server, req->kind, &req->name);
 	struct fake_hold *hold = hold_find(entry, req->owner);
-	if (hold) {
+	if (hold && hold_of(server, hold, req)) {
 		hold->expires_ms = lease_end(server, req->kind);
 		req->token = hold->token;
 		req->ttl_ms = hold->expires_ms == UINT64_MAX ? 0 : server->options.ttl_ms;
@@ -665,7 +672,7 @@ static void execute_convert(
 {
 	struct fake_entry *entry = entry_find(server, req->kind, &req->name);
 	struct fake_hold *hold = hold_find(entry, req->owner);
-	if (!hold) {
+	if (!hold || !hold_of(server, hold, req)) {
 		req->status = -ESTALE;
 		return;
 	}
@@ -708,7 +715,7 @@ static void execute_unlock(struct fake_server *server, struct fake_req *req)
 static void execute_check(struct fake_server *server, struct fake_req *req)
 {
 	struct fake_hold *hold = hold_find(entry_find(server, req->kind, &req->name), req->owner);
-	if (!hold) {
+	if (!hold || !hold_of(server, hold, req)) {
 		req->status = -ESTALE;
 		return;
 	}

@@ -185,7 +185,8 @@ static void taker_answered(struct taker *taker)
 		   !fake_client_up(run.site.server, run.site.members[run.host_of[i]]);
 	if (!run.breaks && !cut && !server_has(i, COORD_NONE))
 		FAIL("taker %zu is told that it holds, and the server does not know", i);
-	if (cut)
+	/* Broken while the answer was under way: the notice comes after it. */
+	if (cut || may_err(i))
 		return;
 	/* Sharers may have taken the one token of their mount before. */
 	if (taker->token <= run.exclusive_token[name] && run.excused[i] == false)
