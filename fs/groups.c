@@ -80,7 +80,7 @@ static struct fs_call *begin(fuse_req_t req, struct fs_inode *dir, const char *f
 	return call;
 }
 
-static void looked(void *user, int status, const struct coord_row *rows, size_t rows_len)
+static void looked(void *user, int status, const struct coord_lock_info *unused)
 {
 	struct fs_call *call = user;
 	call->wait = NULL;
@@ -90,17 +90,18 @@ static void looked(void *user, int status, const struct coord_row *rows, size_t 
 		reply_group(call);
 }
 
+/* On the way to each member: existence only, never the members, and from a live watch if there is one. */
 static void groups_lookup(fuse_req_t req, struct fs_inode *dir, const char *file)
 {
 	struct fs_call *call = begin(req, dir, file, false);
 	if (!call)
 		return;
-	if (fs_dirs_has(req, call->inode) || fs_dirs_find(req, dir, call->inode->name)) {
+	if (fs_dirs_has(req, call->inode) || fs_dirs_find(req, dir, call->inode->name) ||
+		coord_group_peek(call->fs->coord, call->inode->name) == 0) {
 		reply_group(call);
 		return;
 	}
-	int r = coord_group_read(
-		call->fs->coord, call->inode->name, false, looked, call, &call->wait);
+	int r = coord_group_look(call->fs->coord, call->inode->name, looked, call, &call->wait);
 	fs_call_started(call, r == -EINVAL ? -ENOENT : r);
 }
 

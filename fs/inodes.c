@@ -13,6 +13,11 @@
 
 /* Attributes of directories never change; names of fixed ones neither. */
 #define FOREVER_S 86400.0
+/* The attributes that a member's LOOKUP found serve the system call that asked: the kernel rounds this
+ * up to a tick, and else sends a GETATTR behind each LOOKUP, a second round trip for the same row.
+ * What is written here ends it, and each path is looked up again. A lock has none, as flock on it
+ * changes what fstat shows. */
+#define LOOKED_S 0.001
 
 /* FNV-1a (Fowler, Noll, Vo), 64 bits. */
 static uint64_t hash_bytes(uint64_t hash, const void *data, size_t len)
@@ -241,6 +246,8 @@ void fs_reply_entry(fuse_req_t req, struct fs_inode *inode, const struct stat *a
 {
 	struct fuse_entry_param entry;
 	entry_param(inode, attr, &entry);
+	if (inode->kind == FS_MEMBER)
+		entry.attr_timeout = LOOKED_S;
 	struct fs *fs = fs_of(req);
 	inode->lookups++;
 	if (fuse_reply_entry(req, &entry) < 0)

@@ -15,7 +15,7 @@ size_t fs_leader_format(struct fs *fs, const struct coord_lock_info *info, char 
 }
 
 /* Whether there is such a group decides; without an answer, campaigning will say it. */
-static void group_seen(void *user, int status, const struct coord_row *rows, size_t rows_len)
+static void group_seen(void *user, int status, const struct coord_lock_info *unused)
 {
 	struct fs_call *call = user;
 	call->wait = NULL;
@@ -37,8 +37,8 @@ static void leader_create(
 	}
 	call->late_fn = fs_held_created;
 	fs_call_limit(call, FS_SHORT_MS, 0);
-	fs_call_started(call, coord_group_read(call->fs->coord, call->inode->name, false,
-				      group_seen, call, &call->wait));
+	fs_call_started(call, coord_group_look(call->fs->coord, call->inode->name, group_seen, call,
+				      &call->wait));
 }
 
 /* The id to lead under, as text of a name with or without a newline. */

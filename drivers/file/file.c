@@ -78,7 +78,7 @@ static void op_watch_done(struct file_op *f)
 	bool reads = call == COORD_CALL_GROUP_READ || call == COORD_CALL_LOCK_READ;
 	if ((f->op->flags & COORD_OP_WATCH) && (reads || f->status == -EBUSY))
 		file_watch_pin(w);
-	if (call == COORD_CALL_GROUP_READ && !w->dead) {
+	if (call == COORD_CALL_GROUP_READ && !(f->op->flags & COORD_OP_BARE) && !w->dead) {
 		w->expired = f->expired;
 		coord_timer_stop(f->fs->loop, &w->expiry);
 		if (f->expiry_ms && w->armed)

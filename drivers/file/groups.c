@@ -250,6 +250,9 @@ int file_group_read(struct file_op *f)
 	struct file_session *fs = f->fs;
 	if (f->watch)
 		file_watch_group(f->watch);
+	/* A group is there or not without the driver lock, as in Python. */
+	if (f->op->flags & COORD_OP_BARE)
+		return file_group_exists(fs, f->hash) ? 0 : -ENOENT;
 	int r = file_driver_lock(f, false);
 	if (r)
 		return r;

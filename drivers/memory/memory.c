@@ -375,6 +375,9 @@ static void memory_group_read(struct coord_session *session, struct coord_op *op
 	struct memory_item *group = op_item(ms, op, COORD_GROUP, &r);
 	if (!group || !group->exists)
 		return coord_op_fail(op, r ? r : -ENOENT);
+	op->revision = ms->store->revision;
+	if (op->flags & COORD_OP_BARE)
+		return coord_op_done(op);
 	struct memory_member *member;
 	coord_list_each (member, &group->holders, link) {
 		r = member_row(op, member, op->flags & COORD_OP_WITH_DATA);
@@ -384,7 +387,6 @@ static void memory_group_read(struct coord_session *session, struct coord_op *op
 	struct memory_item *leader = memory_item_find(ms->store, COORD_LEADER, op->key.name);
 	if (leader && leader->count)
 		r = leader_row(op, leader);
-	op->revision = ms->store->revision;
 	coord_op_fail(op, r);
 }
 
