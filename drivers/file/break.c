@@ -36,7 +36,7 @@ static unsigned break_own(struct file_session *fs, const char *name)
 			continue; /* a holder that cannot be told keeps its lock */
 		notice->lost = true;
 		coord_list_add(&fs->gone, &notice->link);
-		file_held_release(held);
+		file_held_release(fs, held);
 		broken++;
 	}
 	pthread_mutex_unlock(&fs->lock);

@@ -65,6 +65,9 @@ struct file_session {
 	struct coord_fd *notify_watch;
 	atomic_bool notify_works;
 
+	pthread_mutex_t slots_lock;
+	uint64_t slots[FILE_SLOTS_MAX / 64]; /* slots_lock: bits of those in use */
+
 	pthread_mutex_t lock; /* guards what follows */
 	struct coord_list held, joined, by_wd[FILE_BUCKETS];
 	int notify; /* inotify, -1: none */
@@ -79,6 +82,7 @@ struct file_held {
 	char hash[FILE_HASH_SIZE];
 	enum coord_mode mode;
 	int fd; /* -1: broken, or let go by close */
+	int slot; /* where it is noted that we share, or -1 */
 	bool plain, noticed;
 	uint8_t owner[16];
 	uint32_t epoch;
@@ -240,7 +244,7 @@ int file_lock_check(struct file_op *);
 void file_lock_after(struct file_op *);
 void file_unlock_after(struct file_op *);
 /* Lets go of a held lock; the caller has fs->lock, or nobody else sees it. */
-void file_held_release(struct file_held *);
+void file_held_release(struct file_session *, struct file_held *);
 /* Opens the file of a lock. create: makes it, and the directories above. */
 int file_lock_open(struct file_session *, enum coord_kind, const char *hash,
 	struct coord_bytes name, int flags, bool create);
@@ -260,6 +264,38 @@ bool file_waiter_writers(struct file_watch *);
 bool file_waiter_others(struct file_session *, enum coord_kind, const char *hash);
 /* On the loop: a file in the waiters' directory was touched. */
 void file_waiter_event(struct file_session *, const char *file);
+
+/* ---- sharers.c ---- */
+
+/* At open: the session file is ours, and empty but for its text. */
+int file_sharers_open(struct file_session *);
+/* Notes that we hold a lock shared, and wipes the note; idempotent. */
+void file_sharer_note(struct file_session *, struct file_held *);
+void file_sharer_forget(struct file_session *, struct file_held *);
+
+struct file_sharer {
+	char hash[FILE_HASH_SIZE];
+	uint64_t since_us;
+	size_t member; /* whose: index into members */
+};
+struct file_sharer_member {
+	uint16_t len;
+	char text[FILE_MEMBER_MAX];
+};
+/* What was read of all mounts' notes, by hash and time. */
+struct file_sharers {
+	struct file_sharer *list;
+	struct file_sharer_member *members;
+	size_t len, max, members_len;
+	bool loaded;
+};
+/* Reads the notes about one lock, or about all (NULL); to be freed with file_sharers_done() whatever it
+ * returns. */
+int file_sharers_read(struct file_session *, const char *hash, struct file_sharers *ret);
+void file_sharers_done(struct file_sharers *);
+/* How many mounts share the lock, and of the first of them since when and which; 0: unknown. */
+uint32_t file_sharers_find(const struct file_sharers *, const char *hash, uint64_t *ret_since_us,
+	struct coord_bytes *ret_member);
 
 /* ---- look.c ---- */
 

@@ -505,6 +505,54 @@ int file_record_decode(struct coord_bytes data, struct file_record *ret)
 	return 0;
 }
 
+/* ---- Sessions ---- */
+
+size_t file_sharer_encode(struct coord_bytes member, char ret[FILE_SHARER_LEN])
+{
+	size_t len = member.len <= FILE_MEMBER_MAX ? member.len : 0;
+	memset(ret, 0, FILE_SHARER_HEAD);
+	memcpy(ret, "tzs1", 4);
+	little_put(ret + 4, len, 2);
+	if (len)
+		memcpy(ret + FILE_SHARER_HEAD, member.data, len);
+	return FILE_SHARER_HEAD + len;
+}
+
+int file_sharer_decode(struct coord_bytes data, struct coord_bytes *ret)
+{
+	if (data.len < FILE_SHARER_HEAD || memcmp(data.data, "tzs1", 4) != 0)
+		return -EBADMSG;
+	size_t len = little_get(data.data + 4, 2);
+	if (len > FILE_MEMBER_MAX || len > data.len - FILE_SHARER_HEAD)
+		return -EBADMSG;
+	*ret = (struct coord_bytes){data.data + FILE_SHARER_HEAD, len};
+	return 0;
+}
+
+void file_slot_encode(const char hash[FILE_HASH_SIZE], uint64_t since_us, char ret[FILE_SLOT_LEN])
+{
+	memset(ret, 0, FILE_SLOT_LEN);
+	memcpy(ret, "tzh1", FILE_SLOT_MAGIC);
+	memcpy(ret + 8, hash, FILE_HASH_SIZE - 1);
+	little_put(ret + 48, since_us, 8);
+}
+
+int file_slot_decode(
+	const char data[FILE_SLOT_LEN], char ret_hash[FILE_HASH_SIZE], uint64_t *ret_since_us)
+{
+	if (memcmp(data, "tzh1", FILE_SLOT_MAGIC) != 0)
+		return -EBADMSG;
+	for (size_t i = 0; i < FILE_HASH_SIZE - 1; i++) {
+		char c = data[8 + i];
+		if (!((c >= '0' && c <= '9') || (c >= 'a' && c <= 'f')))
+			return -EBADMSG;
+	}
+	memcpy(ret_hash, data + 8, FILE_HASH_SIZE - 1);
+	ret_hash[FILE_HASH_SIZE - 1] = '\0';
+	*ret_since_us = little_get(data + 48, 8);
+	return 0;
+}
+
 /* ---- Claims ---- */
 
 int file_claim_decode(

@@ -69,6 +69,29 @@ size_t file_record_encode(const struct file_record *, char ret[FILE_LOCK_MAX]);
 /* 0 and the record, whose member lies in data; -EBADMSG: none, or not a whole one. */
 int file_record_decode(struct coord_bytes data, struct file_record *ret);
 
+/*
+ * A session's file: at 0 who the daemon is, as text; at 1024 its member id ("tzs1", u16 length, u16 zero,
+ * the id); from 4096 a slot for each lock that it holds shared ("tzh1", u32 zero, sha1 of the lock in hex,
+ * u64 since in us, 8 bytes zero), zeroed where it is free. Little endian. All of it is valid while the
+ * file is locked.
+ */
+#define FILE_SHARER_AT 1024
+#define FILE_SHARER_HEAD 8
+#define FILE_SHARER_LEN (FILE_SHARER_HEAD + FILE_MEMBER_MAX)
+#define FILE_SLOTS_AT 4096
+#define FILE_SLOT_LEN 64
+#define FILE_SLOT_MAGIC 4 /* bytes at the start of a slot that say that it is used */
+#define FILE_SLOTS_MAX 65536
+
+/* Returns the length. A member id that is too long is left out. */
+size_t file_sharer_encode(struct coord_bytes member, char ret[FILE_SHARER_LEN]);
+/* 0 and the member id, which lies in data; -EBADMSG. */
+int file_sharer_decode(struct coord_bytes data, struct coord_bytes *ret);
+void file_slot_encode(const char hash[FILE_HASH_SIZE], uint64_t since_us, char ret[FILE_SLOT_LEN]);
+/* 0, or -EBADMSG: free, or not a whole one. */
+int file_slot_decode(
+	const char data[FILE_SLOT_LEN], char ret_hash[FILE_HASH_SIZE], uint64_t *ret_since_us);
+
 /* A claim on a member id: the session's uuid and the claimant's identity, a line each. */
 #define FILE_CLAIM_MAX 1024
 int file_claim_decode(

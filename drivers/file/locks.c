@@ -140,10 +140,13 @@ static int lock_stamp(struct file_session *fs, struct file_held *held)
 	held->plain = file_counter_decode((struct coord_bytes){data, (size_t)n}, &last) != 0;
 	if (held->plain) {
 		held->token = now + (held->mode == COORD_SHARED);
+		if (held->mode == COORD_SHARED)
+			file_sharer_note(fs, held);
 		return 0;
 	}
 	if (held->mode == COORD_SHARED) {
 		held->token = last + 1;
+		file_sharer_note(fs, held);
 		return file_write_all(held->fd, "s", 1, FILE_WAKE_AT);
 	}
 	held->token = (last & ~(uint64_t)1) + 2 > now ? (last & ~(uint64_t)1) + 2 : now;
@@ -168,11 +171,12 @@ static void lock_wake(const struct file_held *held)
 		file_write_all(held->fd, "u", 1, FILE_WAKE_AT);
 }
 
-void file_held_release(struct file_held *held)
+void file_held_release(struct file_session *fs, struct file_held *held)
 {
 	if (held->fd < 0)
 		return;
 	lock_unstamp(held);
+	file_sharer_forget(fs, held);
 	file_ofd(held->fd, F_UNLCK);
 	lock_wake(held);
 	close(held->fd);
@@ -268,6 +272,7 @@ static int lock_try(struct file_op *f)
 	if (!r)
 		r = lock_stamp(f->fs, held);
 	if (r) {
+		file_sharer_forget(f->fs, held);
 		file_ofd(fd, F_UNLCK);
 		close(fd);
 		held->fd = -1;
@@ -330,7 +335,7 @@ static struct file_held *held_new(const struct coord_grant *grant, const char *h
 	held->kind = grant->key.kind;
 	memcpy(held->hash, hash, FILE_HASH_SIZE);
 	held->mode = grant->mode;
-	held->fd = -1;
+	held->fd = held->slot = -1;
 	memcpy(held->owner, grant->owner, sizeof(held->owner));
 	held->epoch = grant->epoch;
 	memcpy(held->text, grant->key.name.data, name);
@@ -386,9 +391,12 @@ int file_convert(struct file_op *f)
 		return 0;
 	if (f->op->mode == COORD_SHARED) {
 		lock_unstamp(held);
+		file_sharer_note(f->fs, held);
 		int r = file_ofd(held->fd, F_RDLCK);
-		if (r)
+		if (r) {
+			file_sharer_forget(f->fs, held);
 			return r;
+		}
 		held->mode = COORD_SHARED;
 		held->token++;
 		lock_wake(held);
@@ -413,6 +421,7 @@ int file_convert(struct file_op *f)
 			held->mode = COORD_SHARED;
 			return r;
 		}
+		file_sharer_forget(f->fs, held);
 	}
 	f->token = held->token;
 	return 0;
@@ -429,7 +438,7 @@ int file_unlock(struct file_op *f)
 	pthread_mutex_lock(&fs->lock);
 	coord_list_remove(&held->link);
 	pthread_mutex_unlock(&fs->lock);
-	file_held_release(held);
+	file_held_release(fs, held);
 	return 0;
 }
 

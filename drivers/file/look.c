@@ -45,8 +45,25 @@ static bool row_text(struct coord_op *op, struct coord_bytes from, struct coord_
 	return ret->data || !from.len;
 }
 
+static bool is_shared(enum coord_kind kind, const struct file_look *look)
+{
+	return kind == COORD_LOCK && look->mode == COORD_SHARED;
+}
+
+/* Counts the mounts that share a lock; the first of them is shown. */
+static int row_sharers(
+	struct coord_op *op, struct coord_row *row, const struct file_sharers *sharers)
+{
+	char hash[FILE_HASH_SIZE];
+	struct coord_bytes member;
+	file_hash(row->name, hash);
+	row->holders = file_sharers_find(sharers, hash, &row->created_us, &member);
+	return !row->holders || row_text(op, member, &row->data) ? 0 : -ENOMEM;
+}
+
+/* sharers: for shared locks, else NULL. */
 static int look_row(struct coord_op *op, enum coord_kind kind, struct coord_bytes name,
-	const struct file_look *look)
+	const struct file_look *look, const struct file_sharers *sharers)
 {
 	struct coord_row *row = coord_op_row(op);
 	if (!row || !row_text(op, name, &row->name))
@@ -65,7 +82,7 @@ static int look_row(struct coord_op *op, enum coord_kind kind, struct coord_byte
 	}
 	if (kind == COORD_LEADER && !row->data.len)
 		row->flags |= COORD_ROW_NO_ID;
-	return 0;
+	return sharers && is_shared(kind, look) ? row_sharers(op, row, sharers) : 0;
 }
 
 int file_lock_read(struct file_op *f)
@@ -86,7 +103,12 @@ int file_lock_read(struct file_op *f)
 	if (r || look.mode == COORD_NONE ||
 		(kind == COORD_LEADER && !file_group_exists(fs, f->hash)))
 		return r;
-	return look_row(op, kind, op->key.name, &look);
+	struct file_sharers sharers = {0};
+	r = is_shared(kind, &look) ? file_sharers_read(fs, f->hash, &sharers) : 0;
+	if (!r)
+		r = look_row(op, kind, op->key.name, &look, &sharers);
+	file_sharers_done(&sharers);
+	return r;
 }
 
 /* ---- Listing ---- */
@@ -98,6 +120,7 @@ struct walk {
 	char path[FILE_NAME_MAX + 1];
 	size_t len;
 	unsigned depth;
+	struct file_sharers sharers; /* read when the first shared lock was found */
 };
 
 static int walk_dir(struct walk *walk, int dir);
@@ -108,8 +131,12 @@ static int walk_file(struct walk *walk, const char *name)
 	struct file_look look;
 	if (fd < 0 || file_look(walk->f->fs, fd, &look) || look.mode == COORD_NONE)
 		return 0;
-	return look_row(
-		walk->f->op, COORD_LOCK, (struct coord_bytes){walk->path, walk->len}, &look);
+	int r = 0;
+	if (is_shared(COORD_LOCK, &look) && !walk->sharers.loaded)
+		r = file_sharers_read(walk->f->fs, NULL, &walk->sharers);
+	return r ? r
+		 : look_row(walk->f->op, COORD_LOCK, (struct coord_bytes){walk->path, walk->len},
+			   &look, &walk->sharers);
 }
 
 static int walk_entry(void *user, const char *name)
@@ -161,7 +188,7 @@ static int leader_entry(void *user, const char *name)
 	if (fd < 0 || strlen(name) != FILE_HASH_SIZE - 1 || file_look(fs, fd, &look) ||
 		look.mode == COORD_NONE || file_group_name(f, name, &group))
 		return 0;
-	return look_row(f->op, COORD_LEADER, group, &look);
+	return look_row(f->op, COORD_LEADER, group, &look, NULL);
 }
 
 int file_lock_list(struct file_op *f)
@@ -173,5 +200,7 @@ int file_lock_list(struct file_op *f)
 			       : file_each(fs->dirs[FILE_LEADERS], f, leader_entry);
 	struct walk walk = {.f = f, .dir = -1};
 	int dir = openat(fs->dirs[FILE_ROOT], ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	return dir < 0 ? -errno : walk_dir(&walk, dir);
+	int r = dir < 0 ? -errno : walk_dir(&walk, dir);
+	file_sharers_done(&walk.sharers);
+	return r;
 }

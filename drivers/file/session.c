@@ -130,7 +130,11 @@ static int session_lock(struct file_op *f)
 			size_t len = coord_identity_format(
 				&coord_session_config(fs->session)->identity, text);
 			fs->own = fd;
-			return file_write_all(fd, text, len, 0);
+			r = ftruncate(fd, 0) ? -errno : file_write_all(fd, text, len, 0);
+			if (!r)
+				r = file_sharers_open(fs);
+			return r ? refuse(f, r, "cannot write in %.80s: %s", fs->dir, strerror(-r))
+				 : 0;
 		}
 		close(fd);
 		if (r && r != -EBUSY)
@@ -347,7 +351,7 @@ static int close_locks(struct file_op *f)
 	pthread_mutex_lock(&fs->lock);
 	struct file_held *held;
 	coord_list_each (held, &fs->held, link)
-		file_held_release(held);
+		file_held_release(fs, held);
 	pthread_mutex_unlock(&fs->lock);
 	return -EINPROGRESS;
 }

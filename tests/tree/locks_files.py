@@ -309,7 +309,70 @@ class FilesMemory(Files, lib.Memory):
 
 
 class FilesFile(Files, lib.File):
-    pass
+    def shown(self, mount, **expected):
+        """Waits until the mount shows this of the lock; what it shows beside is returned."""
+        def matches():
+            try:
+                found = lib.fields(lib.read(mount("locks/l")))
+            except FileNotFoundError:
+                return None
+            return found if all(found.get(k) == v for k, v in expected.items()) else None
+        return lib.wait_until(matches, f"{expected} at {mount.member}")
+
+    def test_sharers_at_another_mount(self):
+        """Each mount that shares counts once; the one that began first is shown."""
+        observer = self.tree(self.a.url)
+        one, two = self.open(self.a("locks/l")), self.open(self.a("locks/l"))
+        fcntl.flock(one, SH)
+        fcntl.flock(two, SH)
+        found = self.shown(observer, mode="shared", holders="1", owner=self.a.member)
+        self.assertEqual(list(found), [x for x in ORDER if x in found])
+        self.assertIn("since", found)
+        other = self.open(self.b("locks/l"))
+        fcntl.flock(other, SH)
+        self.shown(observer, mode="shared", holders="2", owner=self.a.member)
+        self.assertIn(f"owner={self.a.member}", lib.sh('cat "$1"/*', observer("locks")).stdout)
+        fcntl.flock(one, UN)
+        self.shown(observer, mode="shared", holders="2", owner=self.a.member)
+        fcntl.flock(two, UN)
+        self.shown(observer, mode="shared", holders="1", owner=self.b.member)
+        fcntl.flock(other, EX)
+        self.assertNotIn("holders", self.shown(observer, mode="exclusive", owner=self.b.member))
+        fcntl.flock(other, SH)
+        self.shown(observer, mode="shared", holders="1", owner=self.b.member)
+        fcntl.flock(one, SH)
+        self.shown(observer, mode="shared", holders="2", owner=self.b.member)
+        self.b.kill()
+        self.shown(observer, mode="shared", holders="1", owner=self.a.member)
+        fcntl.flock(one, UN)
+        lib.wait_until(lambda: not os.path.exists(observer("locks/l")), "the last release")
+
+    def test_garbage_about_sharers(self):
+        """What others write into the files of sessions counts for nothing, and hurts nobody."""
+        observer = self.tree(self.a.url)
+        fcntl.flock(self.open(self.a("locks/l")), SH)
+        fcntl.flock(self.open(self.b("locks/l")), SH)
+        self.shown(observer, holders="2")
+        sessions = os.path.join(self.a.url.removeprefix("file://"), ".toozfs", "sessions")
+        for name in os.listdir(sessions):
+            with open(os.path.join(sessions, name), "r+b", buffering=0) as f:
+                if self.a.member.encode() in f.read():
+                    continue
+                self.assertTrue(f.seek(1024) and f.write(b"tzs1\xff\xff"))
+                self.assertTrue(f.seek(4096) and f.write(b"tzh1" + b"\xff" * 3000))
+                f.truncate(1 << 40)
+        with open(os.path.join(sessions, "f" * 32), "wb") as f:
+            f.write(b"\xff" * 8192)
+        os.symlink("/etc/passwd", os.path.join(sessions, "e" * 32))
+        os.mkfifo(os.path.join(sessions, "d" * 32))
+        fd = self.open(self.a("locks/l2"))
+        fcntl.flock(fd, SH)
+        fcntl.flock(fd, UN)
+        other = self.tree(self.a.url)
+        found = lib.fields(lib.read(other("locks/l")))
+        self.assertEqual((found["mode"], found["holders"], found["owner"]),
+                         ("shared", "1", self.a.member))
+        self.assertEqual(os.listdir(other("locks")), ["l"])
 
 
 if __name__ == "__main__":
