@@ -377,16 +377,18 @@ static void acquire_won(struct core_lock *lock, struct coord_op *op)
 
 static void acquire_failed(struct core_lock *lock, struct coord_op *op)
 {
-	struct coord *coord = lock->coord;
-	if (op->call == COORD_CALL_LOCK && op->sent == COORD_SENT_UNKNOWN && !coord->stopped &&
-		op->epoch == coord->session.epoch) {
-		/* It may be ours: ask by the owner value. */
-		if (acquire_op(lock, COORD_CALL_LOCK_CHECK, 0))
+	bool check = op->call == COORD_CALL_LOCK_CHECK;
+	if ((check && op->status != -ESTALE) || (!check && op->sent == COORD_SENT_UNKNOWN)) {
+		/* It may be ours: ask by the owner value, or let go of what may be there. */
+		if (!check && first_live(lock) && acquire_op(lock, COORD_CALL_LOCK_CHECK, 0))
 			return;
+		core_grant_release(lock, lock->pending);
+		lock->pending = NULL;
+		return;
 	}
 	core_grant_free(lock->pending);
 	lock->pending = NULL;
-	if (op->call == COORD_CALL_LOCK_CHECK || op->status == -ECANCELED || op->status == -ESTALE)
+	if (check || op->status == -ECANCELED || op->status == -ESTALE)
 		return;
 	if (op->status == -EBUSY) {
 		fail_tries(lock, -EAGAIN);

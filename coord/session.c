@@ -102,8 +102,12 @@ static void grant_lease(struct core_grant *grant, uint64_t sent_ms, uint64_t ttl
 
 bool core_grant_over(struct core_grant *grant)
 {
-	return grant->grant.until_ms != UINT64_MAX &&
-	       coord_now_ms(grant->coord->loop) >= grant->grant.until_ms;
+	const struct coord_session *session = &grant->coord->session;
+	uint64_t until = grant->grant.until_ms;
+	/* With the session everything of it ends, whatever its kind of loss. */
+	if (session->until_ms && session->until_ms < until)
+		until = session->until_ms;
+	return until != UINT64_MAX && coord_now_ms(grant->coord->loop) >= until;
 }
 
 int core_grant_held(struct core_grant *grant, const struct coord_op *op)
