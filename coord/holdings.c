@@ -111,8 +111,7 @@ void coord_holding_free(struct coord_holding *holding)
 		core_ticket_free(ticket);
 	}
 	while (!coord_list_empty(&holding->answers))
-		core_wait_forget(
-			coord_container(holding->answers.next, struct coord_wait, link));
+		core_wait_forget(coord_container(holding->answers.next, struct coord_wait, link));
 	if (holding->state != COORD_FREE)
 		coord_unlock(holding, NULL, NULL);
 	coord_list_remove(&holding->link);
@@ -257,8 +256,8 @@ void coord_lock(struct coord_holding *holding, enum coord_mode mode, unsigned fl
 	bool upgrade = holding->state == COORD_HELD && (flags & COORD_LOCK_ATOMIC);
 	if (holding->state == COORD_HELD && !upgrade)
 		coord_unlock(holding, NULL, NULL); /* flock(2): another may come in between */
-	struct coord_ticket *ticket = upgrade ? lock->upgrader
-					      : ticket_find(holding, mode, flags & COORD_LOCK_WAIT);
+	struct coord_ticket *ticket =
+		upgrade ? lock->upgrader : ticket_find(holding, mode, flags & COORD_LOCK_WAIT);
 	if (!ticket)
 		ticket = ticket_new(holding, mode, flags & COORD_LOCK_WAIT);
 	if (!ticket) {

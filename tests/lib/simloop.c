@@ -146,7 +146,10 @@ bool sim_step(struct sim *sim, uint64_t limit_ms)
 	sim->last = loop;
 	sim->steps++;
 	coord_loop_run(&loop->loop);
-	loop->stale = false;
+	/* A timer that started another for a time that is past leaves the rest to the next turn. */
+	const struct coord_timer *first = loop->loop.timers;
+	if (!first || first->due_ms > sim_now_ms(sim))
+		loop->stale = false;
 	return true;
 }
 

@@ -521,6 +521,20 @@ static bool anybody_waits(void)
 	return false;
 }
 
+/* Two hosts that share a lock and both wait to have it alone wait for ever; so would two users. One of
+ * each such pair gives way. */
+static void deadlocks_end(void)
+{
+	for (size_t i = 0; i < run.takers_len; i++)
+		for (size_t j = 0; j < i; j++)
+			if (run.name_of[i] == run.name_of[j] && run.host_of[i] != run.host_of[j] &&
+				run.takers[i].waiting && holds(i, COORD_SHARED) &&
+				run.takers[j].waiting && holds(j, COORD_SHARED)) {
+				SAY("taker %zu: gives way", i);
+				taker_cancel(&run.takers[i], false);
+			}
+}
+
 /* No more faults: whoever waits has his turn, as the others let go. */
 static void run_healed(void)
 {
@@ -532,6 +546,7 @@ static void run_healed(void)
 			  run.takers_len * (1000 + 4 * run.options.poll_ms);
 	do {
 		pass(50);
+		deadlocks_end();
 		for (size_t i = 0; i < run.takers_len; i++)
 			if (coord_holding_state(run.takers[i].holding) != COORD_FREE &&
 				!run.takers[i].waiting) {
