@@ -33,8 +33,8 @@ static bool snapshot_alloc(struct fs_snapshot *snapshot, size_t rows, size_t byt
 	snapshot->buckets_len = 16;
 	while (snapshot->buckets_len < rows)
 		snapshot->buckets_len *= 2;
-	snapshot->entries = calloc(rows + 1, sizeof(*snapshot->entries));
-	snapshot->buckets = calloc(snapshot->buckets_len, sizeof(*snapshot->buckets));
+	snapshot->entries = malloc((rows + 1) * sizeof(*snapshot->entries));
+	snapshot->buckets = malloc(snapshot->buckets_len * sizeof(*snapshot->buckets));
 	snapshot->memory = malloc(bytes + 1);
 	return snapshot->entries && snapshot->buckets && snapshot->memory;
 }
@@ -45,6 +45,15 @@ static char *keep(char *at, struct coord_bytes *bytes)
 		memcpy(at, bytes->data, bytes->len);
 	bytes->data = at;
 	return at + bytes->len;
+}
+
+/* A name that needs no escape is its own file name, and kept once. */
+static char *keep_name(char *at, const char *file, size_t len, struct coord_bytes *name)
+{
+	if (len != name->len)
+		return keep(at, name);
+	name->data = file;
+	return at;
 }
 
 /* The file name of a row of dir; only names from the backend are encoded. */
@@ -64,24 +73,19 @@ static uint64_t snapshot_fill(struct fs_snapshot *snapshot, const struct fs_inod
 	char *at = snapshot->memory;
 	uint64_t hidden = 0;
 	for (const struct coord_row *row = rows; row; row = row->next) {
-		char file[COORD_NAME_MAX + 1];
 		if (row->flags & without)
 			continue;
-		if (file_name(dir, row->name, file) < 0) {
+		if (file_name(dir, row->name, at) < 0) {
 			hidden++;
 			continue;
 		}
 		struct fs_entry *entry = &snapshot->entries[snapshot->len++];
 		entry->row = *row;
 		entry->row.next = NULL;
-		at = keep(at, &entry->row.name);
-		at = keep(at, &entry->row.data);
 		entry->file = at;
-		at = stpcpy(at, file) + 1;
-		uint32_t *bucket = &snapshot->buckets[name_hash(entry->row.name) &
-						      (snapshot->buckets_len - 1)];
-		entry->next = *bucket;
-		*bucket = (uint32_t)snapshot->len;
+		size_t len = strlen(at);
+		at = keep_name(at + len + 1, at, len, &entry->row.name);
+		at = keep(at, &entry->row.data);
 	}
 	return hidden;
 }
@@ -106,8 +110,24 @@ static struct fs_snapshot *snapshot_new(
 	return snapshot;
 }
 
-static struct fs_entry *snapshot_find(const struct fs_snapshot *snapshot, struct coord_bytes name)
+/* Only for who asks for a name: a plain listing never does. */
+static void snapshot_index(struct fs_snapshot *snapshot)
 {
+	memset(snapshot->buckets, 0, snapshot->buckets_len * sizeof(*snapshot->buckets));
+	for (size_t i = 0; i < snapshot->len; i++) {
+		struct fs_entry *entry = &snapshot->entries[i];
+		uint32_t *bucket = &snapshot->buckets[name_hash(entry->row.name) &
+						      (snapshot->buckets_len - 1)];
+		entry->next = *bucket;
+		*bucket = (uint32_t)i + 1;
+	}
+	snapshot->indexed = true;
+}
+
+static struct fs_entry *snapshot_find(struct fs_snapshot *snapshot, struct coord_bytes name)
+{
+	if (!snapshot->indexed)
+		snapshot_index(snapshot);
 	uint32_t i = snapshot->buckets[name_hash(name) & (snapshot->buckets_len - 1)];
 	for (; i; i = snapshot->entries[i - 1].next) {
 		struct fs_entry *entry = &snapshot->entries[i - 1];

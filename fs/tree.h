@@ -86,6 +86,7 @@ struct fs_snapshot {
 	size_t len;
 	uint32_t *buckets; /* index + 1 */
 	size_t buckets_len; /* a power of two */
+	bool indexed; /* buckets are filled, at the first look-up */
 	char *memory;
 	uint64_t taken_us;
 };

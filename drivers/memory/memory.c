@@ -416,7 +416,7 @@ static int member_set_data(
 
 static int member_new(struct memory_session *ms, struct memory_item *group, struct coord_op *op)
 {
-	struct memory_member *member = calloc(1, sizeof(*member));
+	struct memory_member *member = calloc(1, sizeof(*member) + op->member.len);
 	int r = member ? member_set_data(ms->store, member, op->data) : -ENOMEM;
 	if (r) {
 		free(member);
@@ -429,6 +429,7 @@ static int member_new(struct memory_session *ms, struct memory_item *group, stru
 	member->born = ++ms->store->serial;
 	member->joined_us = member->updated_us;
 	memcpy(member->owner, op->grant->owner, sizeof(member->owner));
+	member->node.name = member->name;
 	memory_add(ms->store, &member->node, COORD_MEMBER, group, op->member);
 	coord_list_add(&group->holders, &member->link);
 	group->count++;

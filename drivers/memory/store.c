@@ -211,6 +211,7 @@ struct memory_item *memory_item_get(
 	item->exists = false;
 	item->writer_until_ms = 0;
 	item->writer = NULL;
+	item->node.name = item->name;
 	memory_add(store, &item->node, kind, NULL, name);
 	return item;
 }

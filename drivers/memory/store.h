@@ -23,7 +23,7 @@ struct memory_node {
 	uint64_t hash;
 	enum coord_kind kind;
 	size_t len;
-	char name[MEMORY_NAME_MAX];
+	char *name; /* lies with its owner */
 };
 
 /* A lock, a leadership or a group. */
@@ -37,6 +37,7 @@ struct memory_item {
 	bool exists; /* a group that was created */
 	uint64_t writer_until_ms; /* a session waits for exclusive use: sharers queue up */
 	struct coord_session *writer;
+	char name[MEMORY_NAME_MAX]; /* room for any, as dropped items are used again */
 };
 
 struct memory_member {
@@ -47,6 +48,7 @@ struct memory_member {
 	size_t data_len;
 	uint8_t owner[16];
 	uint64_t born, version, joined_us, updated_us;
+	char name[]; /* a listing of many walks over all of this: no longer than need be */
 };
 
 /* The driver's scratch of a grant. Zeroed: holds nothing. */
@@ -100,7 +102,7 @@ struct memory_session {
 	bool claims;
 };
 
-/* The table. Names are at most MEMORY_NAME_MAX bytes. */
+/* The table. Names are at most MEMORY_NAME_MAX bytes, and copied to node->name, which is set. */
 struct memory_node *memory_find(struct memory_store *, enum coord_kind,
 	const struct memory_item *scope, struct coord_bytes name);
 void memory_add(struct memory_store *, struct memory_node *, enum coord_kind,
