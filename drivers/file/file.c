@@ -225,6 +225,7 @@ static int file_configure(
 	for (size_t i = 0; i < FILE_BUCKETS; i++) {
 		coord_list_init(&fs->watches[i]);
 		coord_list_init(&fs->by_wd[i]);
+		coord_list_init(&fs->by_file[i]);
 	}
 	coord_list_init(&fs->breaks);
 	coord_list_init(&fs->held);
@@ -261,7 +262,7 @@ static void file_grant_done(struct coord_session *session, struct coord_grant *g
 		file_held_release(fs, own->held);
 	}
 	if (own->joined)
-		coord_list_remove(&own->joined->link);
+		file_joined_remove(fs, own->joined);
 	pthread_mutex_unlock(&fs->lock);
 	free(own->held);
 	free(own->joined);

@@ -59,8 +59,9 @@ struct file_session {
 	struct coord_list breaks; /* loop: breaks that wait for an answer */
 	struct coord_timer touch;
 	uint64_t touch_ms; /* when members are touched next */
-	struct coord_job touch_job, break_job, wait_job, reap_job;
-	bool touch_busy, break_busy, break_again, wait_busy, wait_again, reap_busy, reap_again;
+	struct coord_job touch_job, doubt_job, break_job, wait_job, reap_job;
+	bool touch_busy, doubt_busy, doubt_again, break_busy, break_again, wait_busy, wait_again,
+		reap_busy, reap_again;
 	struct coord_timer reap;
 	struct coord_fd *notify_watch;
 	atomic_bool notify_works;
@@ -70,6 +71,7 @@ struct file_session {
 
 	pthread_mutex_t lock; /* guards what follows */
 	struct coord_list held, joined, by_wd[FILE_BUCKETS];
+	struct coord_list by_file[FILE_BUCKETS]; /* file_joined by the name of their file */
 	int notify; /* inotify, -1: none */
 	int wds[FILE_DIRS], wd_break;
 	struct coord_list gone; /* file_notice: what the loop has to be told */
@@ -93,11 +95,13 @@ struct file_held {
 
 /* A member that we joined. */
 struct file_joined {
-	struct coord_list link;
+	struct coord_list link, by_file;
 	char path[FILE_RAW_PATH]; /* below groups */
 	uint8_t owner[16];
 	uint32_t epoch;
 	bool lost; /* the file was removed by another */
+	bool doubt; /* the same, perhaps: to be looked at */
+	int wd; /* of the group's directory, or -1 */
 	struct coord_bytes name; /* of the group, in text */
 	char text[];
 };
@@ -231,6 +235,10 @@ int file_member_join(struct file_op *);
 int file_member_update(struct file_op *);
 int file_member_leave(struct file_op *);
 int file_member_get(struct file_op *);
+/* Takes it out of the tables; the caller has fs->lock. */
+void file_joined_remove(struct file_session *, struct file_joined *);
+/* On the loop: this entry of a group's directory is gone, or all of it (NULL), or who knows (wd -1). */
+void file_members_event(struct file_session *, int wd, const char *file);
 void file_touch_start(struct file_session *);
 void file_members_leave(struct file_session *); /* close: all of ours */
 
@@ -331,6 +339,10 @@ void file_notices_tell(struct file_session *); /* loop */
 int file_notify_open(struct file_session *); /* worker, at open */
 int file_notify_start(struct file_session *); /* loop */
 void file_notify_close(struct file_session *);
+/* Listens for what leaves a directory: a watch descriptor, or -1. And ends that, unless others listen too.
+ * The caller has fs->lock. */
+int file_notify_listen(struct file_session *, int dir);
+void file_notify_release(struct file_session *, int wd);
 struct file_watch *file_watch_find(struct file_session *, enum coord_kind, const char *hash);
 /* The watch of the op's key, made if make; one more reference. */
 struct file_watch *file_watch_get(struct file_session *, enum coord_kind, struct coord_bytes name,

@@ -139,6 +139,22 @@ static int join_refused(struct file_op *f, const struct place *place, int found)
 	return file_member_row(f->op, &place->raw, &place->st, false) ? -ENOMEM : -EEXIST;
 }
 
+/* By the first two digits of the hash. */
+static struct coord_list *file_bucket(struct file_session *fs, const char *file)
+{
+	char digits[3] = {file[0], file[0] ? file[1] : '\0', '\0'};
+	return &fs->by_file[strtoul(digits, NULL, 16) % FILE_BUCKETS];
+}
+
+void file_joined_remove(struct file_session *fs, struct file_joined *joined)
+{
+	int wd = joined->wd;
+	joined->wd = -1;
+	coord_list_remove(&joined->by_file);
+	coord_list_remove(&joined->link);
+	file_notify_release(fs, wd);
+}
+
 static int join_locked(struct file_op *f, struct place *place)
 {
 	struct file_session *fs = f->fs;
@@ -160,11 +176,14 @@ static int join_locked(struct file_op *f, struct place *place)
 	r = place_write(f, place, &raw);
 	if (r)
 		return r;
-	pthread_mutex_lock(&fs->lock);
-	snprintf(f->joined->path, sizeof(f->joined->path), "%s/%s", f->hash, place->file);
-	coord_list_add(&fs->joined, &f->joined->link);
-	f->grant->joined = f->joined;
+	struct file_joined *joined = f->joined;
+	f->grant->joined = joined;
 	f->joined = NULL;
+	pthread_mutex_lock(&fs->lock);
+	snprintf(joined->path, sizeof(joined->path), "%s/%s", f->hash, place->file);
+	coord_list_add(&fs->joined, &joined->link);
+	coord_list_add(file_bucket(fs, place->file), &joined->by_file);
+	joined->wd = file_notify_listen(fs, place->group);
 	pthread_mutex_unlock(&fs->lock);
 	return 0;
 }
@@ -175,6 +194,8 @@ static struct file_joined *joined_new(const struct coord_op *op)
 	if (!joined)
 		return NULL;
 	coord_list_init(&joined->link);
+	coord_list_init(&joined->by_file);
+	joined->wd = -1;
 	memcpy(joined->owner, op->grant->owner, sizeof(joined->owner));
 	joined->epoch = op->grant->epoch;
 	memcpy(joined->text, op->key.name.data, op->key.name.len);
@@ -223,7 +244,7 @@ static void joined_drop(struct file_op *f)
 	pthread_mutex_lock(&fs->lock);
 	struct file_joined *joined = f->grant ? f->grant->joined : NULL;
 	if (joined)
-		coord_list_remove(&joined->link);
+		file_joined_remove(fs, joined);
 	if (f->grant)
 		f->grant->joined = NULL;
 	pthread_mutex_unlock(&fs->lock);
@@ -320,34 +341,43 @@ void file_members_leave(struct file_session *fs)
 	pthread_mutex_unlock(&fs->lock);
 }
 
-/* ---- Touching ---- */
+/* ---- Losing ---- */
 
-/* Copies the paths of all our members, so that no lock is held over I/O. */
-static char (*touch_paths(struct file_session *fs, size_t *ret_len))[FILE_RAW_PATH]
+struct mine {
+	char path[FILE_RAW_PATH];
+	uint8_t owner[16];
+};
+
+/* Copies what we joined, so that no lock is held over I/O: all, or what is in doubt. */
+static struct mine *mine_list(struct file_session *fs, bool doubtful, size_t *ret_len)
 {
 	pthread_mutex_lock(&fs->lock);
 	size_t len = 0, max = 0;
 	struct file_joined *joined;
 	coord_list_each (joined, &fs->joined, link)
-		max++;
-	char(*paths)[FILE_RAW_PATH] = calloc(max + 1, FILE_RAW_PATH);
+		max += !joined->lost && (joined->doubt || !doubtful);
+	struct mine *list = calloc(max + 1, sizeof(*list));
 	coord_list_each (joined, &fs->joined, link) {
-		if (paths && !joined->lost)
-			memcpy(paths[len++], joined->path, FILE_RAW_PATH);
+		if (!list || joined->lost || (doubtful && !joined->doubt))
+			continue;
+		memcpy(list[len].path, joined->path, sizeof(joined->path));
+		memcpy(list[len++].owner, joined->owner, sizeof(joined->owner));
+		joined->doubt = joined->doubt && !doubtful;
 	}
 	pthread_mutex_unlock(&fs->lock);
 	*ret_len = len;
-	return paths;
+	return list;
 }
 
 /* The file of a member is gone: Python, or an administrator, made it leave. */
-static void touch_lost(struct file_session *fs, const char *path)
+static void member_lost(struct file_session *fs, const struct mine *mine)
 {
 	pthread_mutex_lock(&fs->lock);
 	struct file_joined *joined;
-	coord_list_each (joined, &fs->joined, link) {
+	coord_list_each (joined, file_bucket(fs, mine->path + FILE_HASH_SIZE), by_file) {
 		struct file_notice *notice;
-		if (joined->lost || strcmp(joined->path, path) != 0)
+		if (joined->lost || strcmp(joined->path, mine->path) != 0 ||
+			memcmp(joined->owner, mine->owner, sizeof(joined->owner)) != 0)
 			continue;
 		notice = file_notice_new(COORD_MEMBER, joined->name, joined->owner, joined->epoch);
 		if (!notice)
@@ -358,15 +388,95 @@ static void touch_lost(struct file_session *fs, const char *path)
 	pthread_mutex_unlock(&fs->lock);
 }
 
+/* Is the file still there, and ours? Where that cannot be seen it is. */
+static bool mine_there(struct file_session *fs, const struct mine *mine)
+{
+	_cleanup_free_ char *data = NULL;
+	struct file_raw raw;
+	struct stat st;
+	int r = file_member_read(fs->dirs[FILE_GROUPS], mine->path, &data, &raw, &st);
+	if (r)
+		return r != -ENOENT && r != -ENOTDIR && r != -EBADMSG;
+	return raw.ours && memcmp(raw.owner, mine->owner, sizeof(raw.owner)) == 0;
+}
+
+static void doubt_work(struct coord_job *job)
+{
+	struct file_session *fs = coord_container(job, struct file_session, doubt_job);
+	size_t len;
+	_cleanup_free_ struct mine *list = mine_list(fs, true, &len);
+	for (size_t i = 0; i < len; i++) {
+		if (!mine_there(fs, &list[i]))
+			member_lost(fs, &list[i]);
+	}
+}
+
+static void doubt_done(struct coord_job *job)
+{
+	struct file_session *fs = coord_container(job, struct file_session, doubt_job);
+	file_notices_tell(fs);
+	if (fs->doubt_again) {
+		fs->doubt_again = false;
+		coord_worker_submit(fs->locks, job);
+		return;
+	}
+	fs->doubt_busy = false;
+	fs->busy--;
+	file_idle(fs);
+}
+
+/* Marks what may be lost. Returns whether that is anything. */
+static bool doubt_mark(struct file_session *fs, int wd, const char *file)
+{
+	bool any = false;
+	struct file_joined *joined;
+	pthread_mutex_lock(&fs->lock);
+	if (file) {
+		coord_list_each (joined, file_bucket(fs, file), by_file) {
+			if (joined->lost || joined->wd != wd ||
+				strcmp(joined->path + FILE_HASH_SIZE, file) != 0)
+				continue;
+			any = joined->doubt = true;
+		}
+	} else {
+		coord_list_each (joined, &fs->joined, link) {
+			if (!joined->lost && (wd < 0 || joined->wd == wd))
+				any = joined->doubt = true;
+		}
+	}
+	pthread_mutex_unlock(&fs->lock);
+	return any;
+}
+
+void file_members_event(struct file_session *fs, int wd, const char *file)
+{
+	if (!doubt_mark(fs, wd, file) || fs->closing)
+		return;
+	fs->doubt_again = fs->doubt_busy;
+	if (fs->doubt_busy)
+		return;
+	fs->doubt_busy = true;
+	fs->busy++;
+	fs->doubt_job.work = doubt_work;
+	fs->doubt_job.done = doubt_done;
+	coord_worker_submit(fs->locks, &fs->doubt_job);
+}
+
+/* ---- Touching ---- */
+
 static void touch_work(struct coord_job *job)
 {
 	struct file_session *fs = coord_container(job, struct file_session, touch_job);
 	size_t len;
-	_cleanup_free_ char(*paths)[FILE_RAW_PATH] = touch_paths(fs, &len);
-	for (size_t i = 0; paths && i < len; i++) {
-		if (utimensat(fs->dirs[FILE_GROUPS], paths[i], NULL, AT_SYMLINK_NOFOLLOW) &&
-			errno == ENOENT)
-			touch_lost(fs, paths[i]);
+	_cleanup_free_ struct mine *list = mine_list(fs, false, &len);
+	for (size_t i = 0; i < len; i++) {
+		/* Without notices this is where a foreign file in its place is noticed. */
+		if (!fs->notify_works && !mine_there(fs, &list[i]))
+			member_lost(fs, &list[i]);
+		else if (utimensat(
+				 fs->dirs[FILE_GROUPS], list[i].path, NULL, AT_SYMLINK_NOFOLLOW) &&
+			 errno == ENOENT)
+			member_lost(fs, &list[i]);
 	}
 }
 

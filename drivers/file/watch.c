@@ -98,21 +98,30 @@ static bool wd_permanent(struct file_session *fs, int wd)
 	return fs->wd_break == wd;
 }
 
-/* Stops listening; the caller has fs->lock. */
-static void watch_deafen(struct file_watch *w)
+void file_notify_release(struct file_session *fs, int wd)
 {
-	struct file_session *fs = w->fs;
-	int wd = w->wd;
-	w->wd = -1;
-	coord_list_remove(&w->by_wd);
 	if (wd < 0 || fs->notify < 0 || wd_permanent(fs, wd))
 		return;
-	struct file_watch *other;
-	coord_list_each (other, wd_bucket(fs, wd), by_wd) {
-		if (other->wd == wd)
+	struct file_watch *w;
+	coord_list_each (w, wd_bucket(fs, wd), by_wd) {
+		if (w->wd == wd)
+			return;
+	}
+	struct file_joined *joined;
+	coord_list_each (joined, &fs->joined, link) {
+		if (joined->wd == wd)
 			return;
 	}
 	inotify_rm_watch(fs->notify, wd);
+}
+
+/* Stops listening; the caller has fs->lock. */
+static void watch_deafen(struct file_watch *w)
+{
+	int wd = w->wd;
+	w->wd = -1;
+	coord_list_remove(&w->by_wd);
+	file_notify_release(w->fs, wd);
 }
 
 /* Takes it out of all tables: nothing finds it any more. */
@@ -384,6 +393,10 @@ static int event_weight(const struct file_watch *w, const struct inotify_event *
 
 static void object_event(struct file_session *fs, const struct inotify_event *event)
 {
+	if (event->mask & (IN_DELETE | IN_MOVED_FROM))
+		file_members_event(fs, event->wd, event->name);
+	else if (event->mask & (IN_DELETE_SELF | IN_MOVE_SELF | IN_IGNORED))
+		file_members_event(fs, event->wd, NULL);
 	struct coord_list fired[3] = {{0}, COORD_LIST_INIT(fired[1]), COORD_LIST_INIT(fired[2])};
 	struct file_watch *w, *after;
 	pthread_mutex_lock(&fs->lock);
@@ -418,6 +431,7 @@ static void event_dispatch(struct file_session *fs, const struct inotify_event *
 	if (event->mask & IN_Q_OVERFLOW) {
 		kick_all(fs, false);
 		file_break_event(fs);
+		file_members_event(fs, -1, NULL);
 	} else if (event->wd == fs->wd_break) {
 		file_break_event(fs);
 	} else if (event->wd == fs->wds[FILE_SESSIONS]) {
@@ -477,7 +491,13 @@ static int listen_dir(struct file_session *fs, int fd, uint32_t mask)
 {
 	char path[40];
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	return fd < 0 ? -1 : inotify_add_watch(fs->notify, path, mask | IN_MASK_ADD);
+	return fd < 0 || fs->notify < 0 ? -1
+					: inotify_add_watch(fs->notify, path, mask | IN_MASK_ADD);
+}
+
+int file_notify_listen(struct file_session *fs, int dir)
+{
+	return listen_dir(fs, dir, IN_DELETE | IN_MOVED_FROM | IN_DELETE_SELF | IN_MOVE_SELF);
 }
 
 int file_notify_open(struct file_session *fs)
@@ -520,5 +540,8 @@ void file_notify_close(struct file_session *fs)
 	if (fs->notify >= 0)
 		close(fs->notify);
 	fs->notify = -1;
+	struct file_joined *joined;
+	coord_list_each (joined, &fs->joined, link)
+		joined->wd = -1;
 	pthread_mutex_unlock(&fs->lock);
 }

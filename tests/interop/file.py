@@ -5,6 +5,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import shutil
 import signal
 import stat
 import time
@@ -246,6 +247,61 @@ class Members(File):
         touch(self.mount("groups/g/m"))
         self.assertIsNone(py.leave(b"g"))
         wait_until(lambda: self.names("groups/g") == [], "the member to go")
+
+    def until_lost(self, member):
+        """The loss is noticed at once, not at the next touch after seconds."""
+        start = time.monotonic()
+        wait_until(lambda: "removed by somebody else" in self.mount.read_log(), "the loss")
+        self.assertLess(time.monotonic() - start, 1 * lib.SLOW)
+        self.assertNotIn(member, self.names("groups/g"))
+
+    def test_removed_while_bound(self):
+        """Who is a member by its handle can join again by it."""
+        py = self.peer(b"m")
+        fd = self.open(self.mount("groups/g/m"))
+        fcntl.flock(fd, EX)
+        touch(self.mount("groups/g/other"))
+        self.assertIsNone(py.leave(b"g"))
+        self.until_lost("m")
+        self.assertEqual(self.names("groups/g"), ["other"])
+        fcntl.flock(fd, UN)
+        fcntl.flock(fd, EX)
+        self.assertEqual(self.names("groups/g"), ["m", "other"])
+        self.assertEqual(py.members(b"g"), {b"m", b"other"})
+
+    def test_replaced(self):
+        """The member that Python put in the place of ours is Python's."""
+        py = self.peer(b"m")
+        write(self.mount("groups/g/m"), b"ours")
+        self.assertIsNone(py.leave(b"g"))
+        self.assertIsNone(py.join(b"g", b"theirs"))
+        start = time.monotonic()
+        wait_until(lambda: "removed by somebody else" in self.mount.read_log(), "the loss")
+        self.assertLess(time.monotonic() - start, 1 * lib.SLOW)
+        self.assertEqual(read(self.mount("groups/g/m")), b"theirs")
+        self.fails(errno.EACCES, write, self.mount("groups/g/m"), b"x")
+        self.fails(errno.EACCES, os.unlink, self.mount("groups/g/m"))
+
+    def test_directory_removed(self):
+        """Somebody removes the whole group by force."""
+        write(self.mount("groups/g/m"), b"x")
+        shutil.rmtree(os.path.dirname(self.raw(b"g", b"m")))
+        wait_until(lambda: "removed by somebody else" in self.mount.read_log(), "the loss")
+        wait_until(lambda: self.names("groups") == [], "the group to go")
+        os.mkdir(self.mount("groups/g"))
+        write(self.mount("groups/g/m"), b"x", os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+        self.assertEqual(self.names("groups/g"), ["m"])
+
+    def test_leaves_and_joins(self):
+        """Our own leaving is no loss, however quick we are back."""
+        for _ in range(50):
+            write(self.mount("groups/g/m"), b"x")
+            os.unlink(self.mount("groups/g/m"))
+        write(self.mount("groups/g/m"), b"x")
+        for i in range(50):
+            write(self.mount("groups/g/m"), b"%d" % i)
+        self.assertEqual(read(self.mount("groups/g/m")), b"49")
+        self.assertNotIn("removed by somebody else", self.mount.read_log())
 
     def test_garbage(self):
         """Spoilt files hide nobody else."""
@@ -509,24 +565,52 @@ class DriverLock(File):
 
     def test_stopped_client(self):
         """A Python client that is stopped in an operation on groups stops those, and nothing else."""
+        other = self.tree(self.url, self.options)
         os.mkdir(self.mount("groups/g"))
         py = self.agent()
         self.assertTrue(py.driver_lock(self.dir))
         py.signal(signal.SIGSTOP)
-        start = time.monotonic()
         fd = self.open(self.mount("locks/l"))
-        fcntl.flock(fd, EX | NB)
-        fcntl.flock(fd, UN)
-        self.assertLess(time.monotonic() - start, 2 * lib.SLOW)
         stuck = self.agent()
         stuck.start("write", self.mount("groups/g/m"), b"x")
         self.assertFalse(stuck.done(0.5))
-        fcntl.flock(fd, EX | NB)
+        # What needs no driver lock goes on, on both mounts, also after the first time-out.
+        self.others(fd, other, "before")
         self.fails((errno.ETIMEDOUT, errno.EHOSTDOWN), stuck.result)
+        self.others(fd, other, "after")
+        # What does fails in bounded time, on either mount.
+        for mount in self.mount, other:
+            start = time.monotonic()
+            self.fails((errno.ETIMEDOUT, errno.EHOSTDOWN), os.rmdir, mount("groups/g"))
+            self.assertLess(time.monotonic() - start, 4 * lib.SLOW)
         py.signal(signal.SIGCONT)
         py.kill()
         wait_until(lambda: self._joins(), "the group to work again")
         self.assertEqual(self.names("groups/g"), ["m"])
+        os.rmdir(self.mount("groups/g2-before"))
+        # The other mount sees that it answers again at its next look.
+        wait_until(lambda: self._removes(other("groups/g2-after")), "the other mount to go on")
+
+    def others(self, fd, other, name):
+        start = time.monotonic()
+        fcntl.flock(fd, EX | NB)
+        self.assertEqual(fields(read(other("locks/l")))["owner"], self.mount.member)
+        fcntl.flock(fd, UN)
+        os.mkdir(self.mount("groups", f"g2-{name}"))
+        self.assertIn(f"g2-{name}", os.listdir(other("groups")))
+        self.fails(errno.EEXIST, os.mkdir, other("groups", f"g2-{name}"))
+        leader = os.open(self.mount("leaders", f"g2-{name}"), os.O_RDWR | os.O_CREAT)
+        fcntl.flock(leader, EX | NB)
+        self.assertEqual(read(other("leaders", f"g2-{name}")), self.mount.member.encode() + b"\n")
+        os.close(leader)
+        self.assertLess(time.monotonic() - start, 2 * lib.SLOW)
+
+    def _removes(self, path):
+        try:
+            os.rmdir(path)
+            return True
+        except TimeoutError:
+            return False
 
     def _joins(self):
         try:
