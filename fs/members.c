@@ -6,7 +6,8 @@
  * draft (struct fs_draft):
  *
  *   an unfinished JSON value    pending, until it is finished, or FLUSH, fsync, or the last close
- *   a finished one              published; white space after it is ignored, anything else begins anew
+ *   a finished one              published; white space after it is ignored, anything else begins anew,
+ *                               in the same write too: of several the last one counts
  *   other text                  published at each write, and grows
  *   nothing, ever               the last close joins with nothing, if the handle was opened for writing
  *                               and nothing was tried
@@ -179,9 +180,11 @@ static void getattr_looked(void *user, int status, const struct coord_row *rows,
 	struct stat attr;
 	call->wait = NULL;
 	int r = looked_attr(call, status, rows, &attr);
-	/* Opened to be joined: it is a file, and empty. */
-	if (r == -ENOENT && call->inode->handles) {
+	/* Opened to be joined, or gone between the LOOKUP and the OPEN that checks its mode: as with locks,
+	 * that does not fail for it. It is a file, and empty, and may be joined. */
+	if (r == -ENOENT) {
 		fs_attr(call->fs, call->inode, &attr);
+		attr.st_mode = S_IFREG | fs_file_mode(call->fs, call->inode);
 		r = 0;
 	}
 	if (r < 0)
@@ -440,10 +443,37 @@ static int draft_add(struct fs_draft *draft, const char *data, size_t len)
 	return 0;
 }
 
+/* The value that a draft ends with, and the finished one before it, if any. */
+static enum coord_caps_text draft_look(
+	const struct fs_draft *draft, struct coord_bytes *ret_before, struct coord_bytes *ret_last)
+{
+	struct coord_bytes last = {draft->text, draft->len}, before = {0};
+	size_t end;
+	enum coord_caps_text look = coord_caps_look(last, &end);
+	while (look == COORD_CAPS_OTHER && end) {
+		before = (struct coord_bytes){last.data, end};
+		while (end < last.len && is_blank(last.data + end, 1))
+			end++;
+		last = (struct coord_bytes){last.data + end, last.len - end};
+		look = coord_caps_look(last, &end);
+	}
+	if (look == COORD_CAPS_JSON)
+		last.len = end;
+	*ret_before = before;
+	*ret_last = last;
+	return look;
+}
+
+static void draft_keep(struct fs_draft *draft, struct coord_bytes last)
+{
+	memmove(draft->text, last.data, last.len);
+	draft->len = last.len;
+}
+
 static void member_write(fuse_req_t req, struct fs_handle *handle, const char *data, size_t len)
 {
 	struct fs_draft *draft = handle->draft;
-	size_t end;
+	struct coord_bytes before, last;
 	if (!draft) {
 		fuse_reply_err(req, EBADF);
 		return;
@@ -461,22 +491,21 @@ static void member_write(fuse_req_t req, struct fs_handle *handle, const char *d
 		fuse_reply_err(req, -r);
 		return;
 	}
-	struct coord_bytes text = {draft->text, draft->len};
-	enum coord_caps_text look = coord_caps_look(text, &end);
-	if (look == COORD_CAPS_OPEN) {
+	enum coord_caps_text look = draft_look(draft, &before, &last);
+	bool open = look == COORD_CAPS_OPEN;
+	draft->finished = look == COORD_CAPS_JSON;
+	if (open && !before.len) {
 		draft->pending = true;
 		fuse_reply_write(req, len);
 		return;
-	}
-	if (look == COORD_CAPS_JSON) {
-		draft->finished = true;
-		text.len = end;
 	}
 	struct fs_call *call = fs_call_new(req, handle->inode, handle);
 	if (!call)
 		return;
 	call->size = len;
-	publish(call, text);
+	publish(call, open ? before : last);
+	draft_keep(draft, last);
+	draft->pending = open;
 }
 
 static void publish_draft(fuse_req_t req, struct fs_handle *handle, struct coord_bytes text)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The content of members: when it is complete, how it is typed, how it reads."""
 import errno
+import fcntl
 import os
 
 import lib
@@ -68,6 +69,41 @@ class Capabilities:
         os.write(fd, b" \t\n")
         self.assertEqual(self.shown(), b'{"a":1}\n')
         self.assertEqual(os.stat(self.path).st_mtime_ns, before)
+
+    def test_of_several_values_in_one_write_the_last_stays(self):
+        for text, shown in ((b'{}\n{"a":1}', b'{"a":1}\n'), (b'{}[1]{"b":2}\n\n', b'{"b":2}\n'),
+                            (b'{"a":1} text\n', b"text\n"), (b'{"a":1}\n{"b":', b'{"a":1}\n'),
+                            (b'{"a":1}5', b"5")):
+            with self.subTest(text=text):
+                fd = self.open(self.path)
+                os.write(fd, text)
+                self.assertEqual(self.shown(), shown)
+        os.write(fd, b"6")
+        self.assertEqual(self.shown(), b"56")
+
+    def test_a_value_begun_behind_another_is_finished_later(self):
+        fd = self.open(self.path)
+        os.write(fd, b'{"a":1}\n{"b":')
+        self.assertEqual(self.shown(), b'{"a":1}\n')
+        os.write(fd, b"2}\n")
+        self.assertEqual(self.shown(), b'{"b":2}\n')
+        os.write(fd, b'[1]{"c"')
+        self.assertEqual(self.shown(), b"[1]\n")
+        os.close(fd)
+        self.assertEqual(self.shown(), b'{"c"')
+
+    def test_an_open_does_not_fail_because_the_member_left_meanwhile(self):
+        """The LOOKUP found it, and it left before the OPEN: opening it anew joins again."""
+        holder = self.open(self.path)
+        fcntl.flock(holder, fcntl.LOCK_EX)
+        found = os.open(self.path, os.O_PATH)
+        self.addCleanup(os.close, found)
+        os.close(holder)
+        lib.wait_until(lambda: not self.joined(), "the leave")
+        fd = self.open(f"/proc/self/fd/{found}", os.O_RDWR)
+        os.write(fd, b"again")
+        self.assertEqual(self.shown(), b"again")
+        os.close(fd)
 
     def test_anything_else_after_json_begins_a_new_value(self):
         fd = self.open(self.path)
