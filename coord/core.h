@@ -102,6 +102,7 @@ struct core_grant {
 	uint32_t ops; /* that name it; it is freed after the last */
 	bool dead;
 	bool held; /* the backend granted it; renewals and losses concern it */
+	bool gone; /* the driver said that it is, perhaps before the answer that granted it */
 	void *owner; /* the core_lock or the membership */
 	_Alignas(8) char data[];
 };
@@ -112,8 +113,11 @@ static inline struct core_grant *core_grant_of(struct coord_grant *grant)
 {
 	return coord_container(grant, struct core_grant, grant);
 }
-/* The op that acquired it succeeded: counts its lease from op->sent_ms. -ETIMEDOUT: it is over. */
+/* The op that acquired it succeeded: counts its lease from op->sent_ms. -ESTALE: it is gone already, with
+ * its lease, its epoch, or by a notice that came before the answer. */
 int core_grant_held(struct core_grant *, const struct coord_op *);
+/* It was held, and is so no longer: tells its owner. */
+void core_grant_lost(struct core_grant *);
 /* Is it past its time, by the clock read afresh? */
 bool core_grant_over(struct core_grant *);
 /* Frees it, after the last op that names it. */

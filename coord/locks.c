@@ -43,8 +43,7 @@ static void wait_task(struct coord_task *task)
 	coord_list_remove(&wait->link);
 	wait->holding = NULL;
 	if (wait->status == 0 && holding->state == COORD_HELD && grant && core_grant_over(grant))
-		coord_grant_lost(&holding->coord->session, grant->grant.key, grant->grant.owner,
-			grant->grant.epoch);
+		core_grant_lost(grant);
 	if (wait->status == 0 && holding->state != COORD_HELD) {
 		bool lost = holding->told && holding->state == COORD_HOLDING_LOST;
 		wait->status = lost ? -EIO : -ETIMEDOUT;
@@ -367,8 +366,7 @@ static void acquire_won(struct core_lock *lock, struct coord_op *op)
 	struct coord_ticket *ticket = first_live(lock);
 	bool wanted = ticket &&
 		      (ticket->mode == grant->grant.mode || grant->grant.mode == COORD_EXCLUSIVE);
-	if (core_grant_held(grant, op) < 0 || grant->grant.epoch != lock->coord->session.epoch ||
-		!wanted || lock->coord->stopping) {
+	if (core_grant_held(grant, op) < 0 || !wanted || lock->coord->stopping) {
 		core_grant_release(lock, grant);
 		return;
 	}

@@ -187,17 +187,24 @@ static void membership_joined(struct membership *membership, struct core_grant *
 	const struct coord_op *op, struct member_req *mreq)
 {
 	struct coord *coord = membership->coord;
-	core_grant_held(grant, op);
+	int r = core_grant_held(grant, op);
 	if (!membership->grant)
 		coord->counters.members++;
 	membership->grant = grant;
-	if (!mreq)
-		return;
-	membership->uid = mreq->uid;
-	membership->joined_us = membership->updated_us = coord_utc_us(coord->loop);
-	free((char *)membership->data.data);
-	membership->data = mreq->data;
-	mreq->data = (struct coord_bytes){0};
+	if (mreq) {
+		membership->uid = mreq->uid;
+		membership->joined_us = membership->updated_us = coord_utc_us(coord->loop);
+		free((char *)membership->data.data);
+		membership->data = mreq->data;
+		mreq->data = (struct coord_bytes){0};
+	}
+	if (r < 0)
+		core_grant_lost(grant);
+}
+
+static struct member_req *first_req(struct membership *membership)
+{
+	return coord_container(membership->queue.next, struct member_req, link);
 }
 
 static void op_start(struct membership *membership, enum coord_call call, struct core_grant *grant,
@@ -210,7 +217,7 @@ static void op_start(struct membership *membership, enum coord_call call, struct
 		if (membership->pending)
 			core_grant_free(membership->pending);
 		membership->pending = NULL;
-		if (!coord_list_empty(&membership->queue))
+		if (!(flags & COORD_OP_REPLACE_STALE))
 			request_end(membership, -ENOMEM);
 		return;
 	}
@@ -219,13 +226,10 @@ static void op_start(struct membership *membership, enum coord_call call, struct
 		op->grant = &grant->grant;
 		op->epoch = grant->grant.epoch;
 	}
+	if (!(flags & COORD_OP_REPLACE_STALE) && first_req(membership)->req)
+		op->deadline_ms = first_req(membership)->req->deadline.due_ms;
 	membership->op = op;
 	core_op_start(op, fn, membership);
-}
-
-static struct member_req *first_req(struct membership *membership)
-{
-	return coord_container(membership->queue.next, struct member_req, link);
 }
 
 static void join_done(struct coord_op *op, void *user);
@@ -299,7 +303,8 @@ static void join_done(struct coord_op *op, void *user)
 		membership->pending = NULL;
 		membership_joined(membership, grant, op, mreq);
 		core_op_free(op);
-		if (mreq->req)
+		membership->rejoining = membership->rejoining && mreq->req;
+		if (mreq->req || !membership->grant)
 			request_end(membership, 0);
 		else /* its caller was told that it timed out: undo */
 			op_start(membership, COORD_CALL_MEMBER_LEAVE, grant,
@@ -434,8 +439,12 @@ static void membership_next(struct membership *membership)
 {
 	if (membership->op || membership->start.queued)
 		return;
-	if (membership->rejoining && !membership->coord->stopping)
-		return; /* the epoch starts it */
+	const struct coord *coord = membership->coord;
+	if (membership->rejoining && !coord->stopping) {
+		if (coord->session.open && coord->session.connected)
+			rejoin_start(membership); /* else the session does when it is back */
+		return;
+	}
 	if (!coord_list_empty(&membership->queue))
 		request_start(membership, first_req(membership));
 	else if (!membership->grant && !membership->rejoining)
@@ -527,8 +536,8 @@ void core_members_grant_lost(struct core_grant *grant)
 	if (membership->grant != grant)
 		return;
 	struct coord *coord = membership->coord;
-	/* With its session it is joined again in the next epoch; alone it was removed by somebody. */
-	membership->rejoining = coord->state == COORD_LOST || coord->state == COORD_SUSPENDED;
+	/* Removed by somebody it stays away; lost in any other way it is joined again. */
+	membership->rejoining = !grant->gone;
 	membership_dropped(membership);
 	if (!membership->rejoining)
 		coord_log(LOG_WARNING, "a member of this mount was removed by somebody else");
@@ -541,8 +550,8 @@ void core_members_epoch(struct coord *coord)
 	struct coord_node *node = NULL;
 	while ((node = coord_table_next(&coord->members, node))) {
 		struct membership *membership = (struct membership *)node;
-		if (membership->rejoining && !membership->op)
-			rejoin_start(membership);
+		if (membership->rejoining)
+			membership_next(membership);
 	}
 }
 

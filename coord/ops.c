@@ -316,11 +316,18 @@ void coord_op_done(struct coord_op *op)
 		coord_loop_post(coord->loop, &core->task);
 }
 
+/* Joining again what a loss took: it replaces what an earlier attempt left. */
+static bool op_rejoins(const struct coord_op *op)
+{
+	return op->call == COORD_CALL_MEMBER_JOIN && (op->flags & COORD_OP_REPLACE_STALE);
+}
+
 /* May the call be made again although it may have had its effect? */
 static bool op_repeatable(const struct coord_op *op)
 {
-	return !op_of_session(op) && op->call != COORD_CALL_LOCK &&
-	       op->call != COORD_CALL_MEMBER_JOIN;
+	if (op->call == COORD_CALL_MEMBER_JOIN)
+		return op->sent == COORD_SENT_NO || op_rejoins(op);
+	return !op_of_session(op) && op->call != COORD_CALL_LOCK;
 }
 
 static bool op_again(struct coord_op_core *core)
@@ -332,7 +339,7 @@ static bool op_again(struct coord_op_core *core)
 		return false;
 	if (op->deadline_ms && coord_now_ms(core->coord->loop) >= op->deadline_ms)
 		return false;
-	return op->sent != COORD_SENT_ANSWERED || op->call == COORD_CALL_UNLOCK ||
+	return op->sent != COORD_SENT_ANSWERED || op->call == COORD_CALL_UNLOCK || op_rejoins(op) ||
 	       op->status == -ECANCELED;
 }
 

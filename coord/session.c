@@ -52,8 +52,7 @@ static void grant_until(struct coord_timer *timer)
 {
 	struct core_grant *grant = coord_container(timer, struct core_grant, until);
 	coord_log(LOG_ERR, "a lease was not renewed in time: lost");
-	coord_grant_lost(
-		&grant->coord->session, grant->grant.key, grant->grant.owner, grant->grant.epoch);
+	core_grant_lost(grant);
 }
 
 struct core_grant *core_grant_new(struct coord *coord, struct coord_key key,
@@ -117,7 +116,8 @@ int core_grant_held(struct core_grant *grant, const struct coord_op *op)
 	grant->held = true;
 	grant->grant.since_us = coord_utc_us(coord->loop);
 	grant_lease(grant, op->sent_ms, ttl);
-	return core_grant_over(grant) ? -ETIMEDOUT : 0;
+	bool over = grant->gone || grant->grant.epoch != coord->session.epoch;
+	return over || core_grant_over(grant) ? -ESTALE : 0;
 }
 
 void core_grant_free(struct core_grant *grant)
@@ -168,10 +168,11 @@ static struct core_grant *grant_find(
 	return NULL;
 }
 
-static void grant_lost(struct core_grant *grant)
+void core_grant_lost(struct core_grant *grant)
 {
 	if (!grant->held)
 		return;
+	grant->coord->counters.losses++;
 	grant->held = false;
 	coord_timer_stop(grant->coord->loop, &grant->until);
 	if (grant->grant.key.kind == COORD_MEMBER)
@@ -183,12 +184,11 @@ static void grant_lost(struct core_grant *grant)
 void coord_grant_lost(struct coord_session *session, struct coord_key key, const uint8_t owner[16],
 	uint32_t epoch)
 {
-	struct coord *coord = (struct coord *)session;
-	struct core_grant *grant = grant_find(coord, key, owner, epoch);
-	if (grant && grant->held) {
-		coord->counters.losses++;
-		grant_lost(grant);
-	}
+	struct core_grant *grant = grant_find((struct coord *)session, key, owner, epoch);
+	if (!grant)
+		return;
+	grant->gone = true;
+	core_grant_lost(grant);
 }
 
 void coord_grant_contended(struct coord_session *session, struct coord_key key,
@@ -212,8 +212,7 @@ static void grants_lost(struct coord *coord, bool all, enum coord_loss loss)
 			}
 		if (!found)
 			return;
-		coord->counters.losses++;
-		grant_lost(found);
+		core_grant_lost(found);
 	}
 }
 
@@ -530,6 +529,7 @@ void coord_session_event(struct coord_session *session, uint32_t epoch, enum coo
 			coord_timer_start(
 				coord->loop, &session->renew_timer, coord_now_ms(coord->loop));
 		core_views_epoch(coord);
+		core_members_epoch(coord);
 		core_locks_resume(coord);
 		core_ops_run(coord);
 		break;

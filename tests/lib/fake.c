@@ -81,7 +81,7 @@ static void req_answer(struct fake_req *req, int status, enum coord_sent sent)
 		op->rows_end = &op->rows;
 		op->rows_len = 0;
 		op->next_cursor = (struct coord_bytes){0};
-	} else if (status == 0 && op->grant && req->token) {
+	} else if (status == 0 && op->grant && req->token > op->grant->token) {
 		op->grant->token = req->token;
 	}
 	coord_op_done(op);
@@ -719,6 +719,20 @@ bool fake_holds(struct fake_server *server, const char *member, enum coord_kind 
 				coord_bytes_equal(fake_bytes(&entry->name), name) &&
 				strcmp(hold->peer->member, member) == 0 &&
 				(mode == COORD_NONE || hold->mode == mode))
+				return true;
+	return false;
+}
+
+bool fake_joined(struct fake_server *server, const char *by, struct coord_bytes group,
+	struct coord_bytes member)
+{
+	struct fake_entry *entry;
+	struct fake_hold *hold;
+	coord_list_each (entry, &server->entries, link)
+		coord_list_each (hold, &entry->members, link)
+			if (coord_bytes_equal(fake_bytes(&entry->name), group) &&
+				coord_bytes_equal(fake_bytes(&hold->member), member) &&
+				strcmp(hold->peer->member, by) == 0)
 				return true;
 	return false;
 }

@@ -47,6 +47,9 @@ void fake_break(struct fake_server *, const char *member, uint64_t down_ms);
 /* Does that mount's session hold this on the server, now? By mode; COORD_NONE: any. */
 bool fake_holds(struct fake_server *, const char *member, enum coord_kind, struct coord_bytes name,
 	enum coord_mode mode);
+/* Is the member joined by the client with the member id `by`? */
+bool fake_joined(
+	struct fake_server *, const char *by, struct coord_bytes group, struct coord_bytes member);
 /* Is the mount's client told, and the server, that they have a connection? */
 bool fake_client_up(struct fake_server *, const char *member);
 /* What lies on the server: holdings, queued requests, members, watches, sessions. */

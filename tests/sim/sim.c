@@ -535,6 +535,26 @@ static void deadlocks_end(void)
 			}
 }
 
+/* What a host believes to have joined is there, and what is there it knows. */
+static void check_members(void)
+{
+	struct coord_membership_info info;
+	for (size_t h = 0; h < run.site.len; h++)
+		for (size_t g = 0; g < GROUPS; g++)
+			for (size_t m = 0; m < run.site.len; m++) {
+				struct coord_bytes group = coord_bytes_of(group_names[g]);
+				struct coord_bytes member = coord_bytes_of(run.site.members[m]);
+				bool known = coord_membership_find(
+					run.site.clients[h].coord, group, member, &info);
+				bool there = fake_joined(
+					run.site.server, run.site.members[h], group, member);
+				if (known != there)
+					FAIL("host %zu, member %s/%s: %s", h, group_names[g],
+						run.site.members[m],
+						known ? "it is not joined" : "nobody knows of it");
+			}
+}
+
 /* No more faults: whoever waits has his turn, as the others let go. */
 static void run_healed(void)
 {
@@ -567,6 +587,8 @@ static void run_healed(void)
 			if (coord_state(run.site.clients[h].coord) != COORD_CONNECTED)
 				FAIL("host %zu does not come back", h);
 		}
+	pass(DEADLINE_MS + 2 * run.options.ttl_ms);
+	check_members();
 }
 
 static void run_close(void)
