@@ -173,7 +173,7 @@ class Files:
                 if not self.crossing:
                     raise
                 return None
-        return lib.wait_until(attempt, "a lock that was released", 1 * lib.SLOW)
+        return lib.wait_until(attempt, "a lock that was released")
 
     def test_exclusive_creation_where_shared(self):
         fcntl.flock(self.open(self.a("locks/l")), SH)

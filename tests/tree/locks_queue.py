@@ -162,7 +162,9 @@ class Queue:
             "while 'request_wait_answer' not in open(wchan).read():\n"
             "    pass\n"
             "os.close(fd)\n"
-            "t.join()\n", self.a("locks/l"))
+            "print('closed', flush=True)\n"
+            "t.join()\n", self.a("locks/l"), stdout=subprocess.PIPE)
+        self.assertEqual(waiting.stdout.readline(), b"closed\n")
         self.wait_waiters(self.a("locks/l"), 1)
         holder.flock(fd, UN)
         self.assertEqual(waiting.wait(lib.PATIENCE_S), 0)
