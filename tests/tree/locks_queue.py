@@ -74,7 +74,8 @@ class Queue:
         begin = time.monotonic()
         first.kill()
         self.wait_waiters(self.a("locks/l"), 1)
-        self.assertLess(time.monotonic() - begin, 0.5 * lib.SLOW)
+        # The place of a waiter that was only interrupted would be kept for five seconds.
+        self.assertLess(time.monotonic() - begin, 2.5 * lib.SLOW)
         holder.flock(fd, UN)
         second.result()
 
