@@ -576,6 +576,7 @@ static void execute_join(struct fake_server *server, struct fake_req *req, struc
 		hold = hold_new(server, group, req);
 		coord_list_add(&group->members, &hold->link);
 	}
+	hold->conn = req->conn;
 	member_data(hold, req, coord_utc_us(server->loop));
 	req->ttl_ms = hold->expires_ms == UINT64_MAX ? 0 : server->options.ttl_ms;
 	hold->expires_ms = lease_end(server, COORD_MEMBER);

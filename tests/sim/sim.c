@@ -23,11 +23,14 @@
 
 enum { NAMES = 3, TAKERS = 24, GROUPS = 2, REQS = 32, DEADLINE_MS = 10000 };
 
+enum { ASK_CREATE, ASK_DELETE, ASK_READ, ASK_LEAVE, ASK_LOCKS, ASK_PUT, ASK_REPLACE, ASK_KINDS };
+
 /* A request about a member, that must be answered by its deadline. */
 struct ask {
 	bool busy;
 	struct client *client;
-	size_t host;
+	size_t host, group, member;
+	uint64_t kind; /* see member_act */
 	uint64_t due_ms;
 };
 
@@ -44,6 +47,8 @@ static struct run {
 	uint64_t exclusive_token[NAMES], any_token[NAMES];
 	uint64_t orphan_ms[TAKERS]; /* holds though the server does not know it, since */
 	struct ask asks[REQS];
+	bool joined[SITE_CLIENTS][GROUPS][SITE_CLIENTS]; /* by the host, and never left */
+	bool doubtful[GROUPS][SITE_CLIENTS]; /* a change may come yet of which nothing is known */
 	uint64_t pause_until_ms[SITE_CLIENTS], server_until_ms;
 	bool healed;
 	uint64_t grants, losses, requests;
@@ -331,6 +336,34 @@ static void taker_act(size_t i)
 	}
 }
 
+/* Keeps account of which members must be there in the end. */
+static void note_members(const struct ask *ask, int status)
+{
+	size_t g = ask->group, m = ask->member;
+	struct coord_membership_info info;
+	bool unknown = status == -ETIMEDOUT || status == -EHOSTDOWN || status == -ECANCELED;
+	/* A host may remove whoever bears its id; a new member was not there before; deleting a group ends
+	 * what was lost and not yet joined again. */
+	bool alone =
+		(ask->kind >= ASK_PUT && status == 0) || (ask->kind == ASK_LEAVE && ask->host == m);
+	bool all = ask->kind == ASK_DELETE && status != -ENOTEMPTY && status != -ENOENT;
+	for (size_t h = 0; h < run.site.len; h++)
+		for (size_t i = 0; i < run.site.len; i++)
+			if (all ||
+				(i == m && (alone || (ask->kind == ASK_LEAVE && h == ask->host))))
+				run.joined[h][g][i] = false;
+	for (size_t i = 0; i < run.site.len; i++)
+		run.doubtful[g][i] |=
+			unknown &&
+			(ask->kind == ASK_DELETE ||
+				(i == m && (ask->kind >= ASK_PUT || ask->kind == ASK_LEAVE)));
+	/* A member with the host's own id that another joined is only written to. */
+	if (ask->kind >= ASK_PUT && status == 0 &&
+		coord_membership_find(ask->client->coord, coord_bytes_of(group_names[g]),
+			coord_bytes_of(run.site.members[m]), &info))
+		run.joined[ask->host][g][m] = true;
+}
+
 static void ask_told(void *user, int status, const struct coord_row *rows, size_t rows_len)
 {
 	(void)rows;
@@ -339,14 +372,16 @@ static void ask_told(void *user, int status, const struct coord_row *rows, size_
 	if (!ask->busy)
 		FAIL("a request was answered twice");
 	ask->busy = false;
+	note_members(ask, status);
 	SAY("request %zu host %zu: %d", (size_t)(ask - run.asks), ask->host, status);
 }
 
 static void member_act(size_t host)
 {
 	struct coord *coord = run.site.clients[host].coord;
-	struct coord_bytes group = coord_bytes_of(group_names[sim_below(sim, GROUPS)]);
-	struct coord_bytes member = coord_bytes_of(run.site.members[sim_below(sim, run.site.len)]);
+	size_t g = sim_below(sim, GROUPS), m = sim_below(sim, run.site.len);
+	struct coord_bytes group = coord_bytes_of(group_names[g]);
+	struct coord_bytes member = coord_bytes_of(run.site.members[m]);
 	struct ask *ask = run.asks;
 	while (ask < run.asks + REQS && ask->busy)
 		ask++;
@@ -355,26 +390,34 @@ static void member_act(size_t host)
 	*ask = (struct ask){.busy = true,
 		.client = &run.site.clients[host],
 		.host = host,
+		.group = g,
+		.member = m,
+		.kind = sim_below(sim, ASK_KINDS),
 		.due_ms = sim_now_ms(sim) + DEADLINE_MS};
-	uint64_t dice = sim_below(sim, 7);
-	SAY("request %zu host %zu: kind %llu", (size_t)(ask - run.asks), host,
-		(unsigned long long)dice);
+	uint64_t dice = ask->kind;
+	SAY("request %zu host %zu %s/%s: kind %llu", (size_t)(ask - run.asks), host, group_names[g],
+		run.site.members[m], (unsigned long long)dice);
 	int r;
-	if (dice == 0)
+	if (dice == ASK_CREATE)
 		r = coord_group_create(coord, group, ask_told, ask, NULL);
-	else if (dice == 1)
+	else if (dice == ASK_DELETE)
 		r = coord_group_delete(coord, group, ask_told, ask, NULL);
-	else if (dice == 2)
+	else if (dice == ASK_READ)
 		r = coord_group_read(coord, group, true, ask_told, ask, NULL);
-	else if (dice == 3)
+	else if (dice == ASK_LEAVE)
 		r = coord_member_leave(coord, group, member, ask_told, ask, NULL);
-	else if (dice == 4)
+	else if (dice == ASK_LOCKS)
 		r = coord_lock_list(coord, COORD_LOCK, ask_told, ask, NULL);
 	else
-		r = coord_member_put(coord, group, member, COORD_BYTES("\xc0"), dice == 5, 0,
+		r = coord_member_put(coord, group, member, COORD_BYTES("\xc0"), dice == ASK_PUT, 0,
 			ask_told, ask, NULL);
 	if (r)
 		FAIL("a request was refused: %d", r);
+	/* Which of two that run at once comes last is not known here. */
+	for (const struct ask *other = run.asks; other < run.asks + REQS; other++)
+		if (other != ask && other->busy && other->group == g && other->member == m &&
+			other->host != host && (other->kind == ASK_LEAVE || dice == ASK_LEAVE))
+			run.doubtful[g][m] = true;
 	run.requests++;
 }
 
@@ -476,9 +519,10 @@ static void run_open(uint64_t seed)
 	size_t hosts = 1 + sim_below(sim, 4);
 	uint64_t more = sim_random(sim);
 	site_open(&run.site, more, &run.options, hosts);
-	SAY("loss %d can %x ttl %llu hosts %zu ops_max %u waits_max %u breaks %d",
-		run.options.lock_loss, run.options.can, (unsigned long long)run.options.ttl_ms,
-		hosts, run.options.ops_max, run.options.waits_max, run.breaks);
+	SAY("loss %d,%d can %x ttl %llu hosts %zu ops_max %u waits_max %u breaks %d",
+		run.options.lock_loss, run.options.member_loss, run.options.can,
+		(unsigned long long)run.options.ttl_ms, hosts, run.options.ops_max,
+		run.options.waits_max, run.breaks);
 	size_t names = 1 + sim_below(sim, NAMES);
 	run.takers_len = 2 + sim_below(sim, TAKERS - 2);
 	for (size_t i = 0; i < run.takers_len; i++) {
@@ -548,6 +592,13 @@ static void check_members(void)
 					run.site.clients[h].coord, group, member, &info);
 				bool there = fake_joined(
 					run.site.server, run.site.members[h], group, member);
+				bool any = false; /* another may have been faster */
+				for (size_t by = 0; by < run.site.len; by++)
+					any |= fake_joined(run.site.server, run.site.members[by],
+						group, member);
+				if (run.joined[h][g][m] && !run.doubtful[g][m] && !any)
+					FAIL("host %zu, member %s/%s is not back", h,
+						group_names[g], run.site.members[m]);
 				if (known != there)
 					FAIL("host %zu, member %s/%s: %s", h, group_names[g],
 						run.site.members[m],
