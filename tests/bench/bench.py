@@ -5,9 +5,11 @@ usage: bench.py FLOOR LOAD [--rounds N] [--seconds S] [--members N] [--idle S] [
                 [--url URL]
 
 The floor is an empty FUSE file system with libfuse's own loop, the tree a mount of memory:// (TOOZFS
-is the program). Each load runs on one and then on the other, several times; the best rate of each
-counts, since noise only ever slows down. Only one ratio decides: with flock and unlock below 0.8
-of the floor the status is 1. Times are of the machine, and no pass mark.
+is the program). Each load runs in short slices, on one and then on the other, the first of the two
+changing each round. What counts is the median of the ratios of such neighbours: whatever else the
+machine does slows both, and a slice in which it slowed only one is an outlier. (The best rate of each,
+which is shown too, compares two moments that may be minutes apart.) Only one ratio decides: with
+flock and unlock below 0.8 of the floor the status is 1. Times are of the machine, and no pass mark.
 
 Daemon and load share one core: where the scheduler puts them otherwise is luck, and changes the rate
 of any FUSE file system tenfold, more than there is to measure. The locks are measured without that
@@ -30,7 +32,6 @@ LOADS = {"lock": ("lock", "flock+unlock/s", True), "lock_free": ("lock", "flock+
          "stat": ("stat", "stat/s", True), "read": ("read", "open+read+close/s", True),
          "readdir": ("readdir", "readdir/s", True)}
 LOCK_RATIO_MIN = 0.8
-TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
 
 class Usage:
@@ -39,9 +40,8 @@ class Usage:
     def __init__(self, pid):
         self.cpu_s, self.switches = 0.0, 0
         for task in os.listdir(f"/proc/{pid}/task"):
-            with open(f"/proc/{pid}/task/{task}/stat", encoding="ascii") as f:
-                stat = f.read().rpartition(")")[2].split()
-            self.cpu_s += (int(stat[11]) + int(stat[12])) * TICK_S
+            with open(f"/proc/{pid}/task/{task}/schedstat", encoding="ascii") as f:
+                self.cpu_s += int(f.read().split()[0]) * 1e-9
             with open(f"/proc/{pid}/task/{task}/status", encoding="ascii") as f:
                 self.switches += sum(int(x.split()[1]) for x in f if "ctxt_switches" in x)
 
@@ -103,19 +103,20 @@ def compare(args, targets):
         cpus = {min(CPUS)} if together else CPUS
         rates = {t.name: [] for t in targets}
         costs = {t.name: [] for t in targets}
-        for _ in range(args.rounds):
-            for target in targets:
+        for i in range(args.rounds):
+            for target in targets[::-1] if i % 2 else targets:
                 rate, cost = measure(args.load, target, what, args.seconds, cpus)
                 rates[target.name].append(rate)
                 costs[target.name].append(cost)
         best = {key: max(values) for key, values in rates.items()}
+        cost = {key: 1e6 * statistics.median(values) for key, values in costs.items()}
         found[name] = {
             "unit": unit, "floor": best["floor"], "tree": best["tree"],
-            "ratio": best["tree"] / best["floor"],
-            "ratio_median": statistics.median(t / f for t, f in zip(rates["tree"], rates["floor"])),
-            "floor_cpu_us": min(costs["floor"]) * 1e6, "tree_cpu_us": min(costs["tree"]) * 1e6}
-        print("{unit:20} floor {floor:10.0f} ({floor_cpu_us:5.1f} us CPU)  tree {tree:10.0f} "
-              "({tree_cpu_us:5.1f} us CPU)  ratio {ratio:.2f} (median {ratio_median:.2f})"
+            "ratio": statistics.median(t / f for t, f in zip(rates["tree"], rates["floor"])),
+            "ratio_best": best["tree"] / best["floor"],
+            "floor_cpu_us": cost["floor"], "tree_cpu_us": cost["tree"]}
+        print("{unit:20} floor {floor:10.0f} ({floor_cpu_us:6.1f} us CPU)  tree {tree:10.0f} "
+              "({tree_cpu_us:6.1f} us CPU)  ratio {ratio:.2f} (of the best {ratio_best:.2f})"
               .format(**found[name]), flush=True)
     for target in targets:
         place(target, CPUS)
@@ -152,8 +153,8 @@ def run():
     parser = argparse.ArgumentParser()
     parser.add_argument("floor")
     parser.add_argument("load")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=1.0)
+    parser.add_argument("--rounds", type=int, default=20, help="even")
+    parser.add_argument("--seconds", type=float, default=0.2, help="of a slice")
     parser.add_argument("--members", type=int, default=10000)
     parser.add_argument("--idle", type=float, default=5.0)
     parser.add_argument("--json")

@@ -3,8 +3,9 @@
  * The floor of the benchmarks: a file system with the shape of the tree and nothing behind it.
  *
  * It has locks/l and groups/g/m0 ... m<members-1>, grants every flock at once, and runs libfuse's own
- * single-threaded loop. Time-outs are those of the tree: long ones for the fixed directories, none
- * for what lies below them. Whatever the tree costs above this is ours.
+ * single-threaded loop. The kernel may keep its directories, and nothing else. Whatever the tree costs
+ * above this is ours; so is that the tree is asked about groups/g on each path, because a group may be
+ * gone, and the floor is not.
  *
  *   floor DIR [MEMBERS]      serves DIR in the foreground until it is unmounted or gets SIGTERM
  */
