@@ -181,7 +181,7 @@ static struct coord_ticket *ticket_find(
 static struct coord_ticket *ticket_new(
 	struct coord_holding *holding, enum coord_mode mode, bool wait)
 {
-	struct coord_ticket *ticket = calloc(1, sizeof(*ticket));
+	struct coord_ticket *ticket = coord_zalloc(sizeof(*ticket));
 	if (!ticket)
 		return NULL;
 	ticket->holding = holding;

@@ -252,7 +252,7 @@ static void release_start(struct core_release *release)
 struct core_release *core_grant_release(struct core_lock *lock, struct core_grant *grant)
 {
 	struct coord *coord = lock->coord;
-	struct core_release *release = calloc(1, sizeof(*release));
+	struct core_release *release = coord_zalloc(sizeof(*release));
 	grant->held = false;
 	coord_timer_stop(coord->loop, &grant->until);
 	if (!release)

@@ -222,6 +222,25 @@ static void run_timers(struct coord_loop *loop)
 	}
 }
 
+static void run_all_tasks(struct coord_loop *loop)
+{
+	take_posted(loop);
+	while (loop->deferred) {
+		run_tasks(loop);
+		take_posted(loop);
+	}
+}
+
+void coord_loop_run_tasks(struct coord_loop *loop)
+{
+	if (loop->running)
+		return;
+	loop->running = true;
+	run_all_tasks(loop);
+	loop->running = false;
+	loop_arm(loop);
+}
+
 void coord_loop_run(struct coord_loop *loop)
 {
 	if (loop->running)
@@ -229,11 +248,7 @@ void coord_loop_run(struct coord_loop *loop)
 	loop->running = true;
 	if (loop->armed_ms != UINT64_MAX && coord_now_ms(loop) >= loop->armed_ms)
 		loop->armed_ms = UINT64_MAX;
-	take_posted(loop);
-	while (loop->deferred) {
-		run_tasks(loop);
-		take_posted(loop);
-	}
+	run_all_tasks(loop);
 	if (loop->armed_ms == UINT64_MAX)
 		run_timers(loop);
 	loop->running = false;

@@ -80,5 +80,8 @@ void coord_loop_post(struct coord_loop *, struct coord_task *);
 /* Runs due timers and queued tasks until none is left, then arms. Not reentrant: a call from
  * inside a task or timer returns at once. */
 void coord_loop_run(struct coord_loop *);
+/* Runs queued tasks alone and reads no clock; for a callback that serves many, before coord_loop_run is
+ * called. A timer that is due waits meanwhile. */
+void coord_loop_run_tasks(struct coord_loop *);
 
 #endif

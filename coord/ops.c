@@ -483,7 +483,7 @@ static void req_deadline(struct coord_timer *timer)
 
 struct coord_req *core_req_new(struct coord *coord, coord_reply_fn *fn, void *user)
 {
-	struct coord_req *req = calloc(1, sizeof(*req));
+	struct coord_req *req = malloc(sizeof(*req));
 	if (!req)
 		return NULL;
 	*req = (struct coord_req){.coord = coord, .fn = fn, .user = user};

@@ -59,7 +59,8 @@ struct core_grant *core_grant_new(struct coord *coord, struct coord_key key,
 	struct coord_bytes member, enum coord_mode mode, void *owner)
 {
 	size_t drv = (coord->driver->grant_size + 7) & ~(size_t)7;
-	struct core_grant *grant = calloc(1, sizeof(*grant) + drv + key.name.len + member.len + 2);
+	struct core_grant *grant =
+		coord_zalloc(sizeof(*grant) + drv + key.name.len + member.len + 2);
 	if (!grant)
 		return NULL;
 	char *name = grant->data + drv;

@@ -37,7 +37,7 @@ static void call_limit(struct coord_timer *timer)
 struct fs_call *fs_call_new(fuse_req_t req, struct fs_inode *inode, struct fs_handle *handle)
 {
 	struct fs *fs = fs_of(req);
-	struct fs_call *call = calloc(1, sizeof(*call));
+	struct fs_call *call = coord_zalloc(sizeof(*call));
 	if (!call) {
 		fuse_reply_err(req, ENOMEM);
 		return NULL;

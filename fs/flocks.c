@@ -286,7 +286,7 @@ static struct fs_wait *wait_new(
 	struct fs_uid *uid = blocking ? fs_uid_get(fs, ctx->uid) : NULL;
 	if (!fs_uid_wait(uid))
 		return NULL;
-	struct fs_wait *wait = calloc(1, sizeof(*wait));
+	struct fs_wait *wait = coord_zalloc(sizeof(*wait));
 	if (!wait) {
 		fs_uid_wait_done(fs, uid);
 		return NULL;

@@ -16,7 +16,7 @@ int fs_handle_new(fuse_req_t req, struct fs_inode *inode, const struct fuse_file
 	struct fs_uid *uid = fs_uid_get(fs, ctx->uid);
 	if (!fs_uid_handle(uid))
 		return -ENFILE;
-	struct fs_handle *handle = calloc(1, sizeof(*handle));
+	struct fs_handle *handle = coord_zalloc(sizeof(*handle));
 	if (!handle) {
 		fs_uid_handle_done(fs, uid);
 		return -ENOMEM;

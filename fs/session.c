@@ -20,6 +20,7 @@
 #include "coord/loop_uv.h"
 
 #define BATCH_MAX 64 /* requests a wake */
+#define TIMERS_EACH 16 /* requests between two looks at the clock */
 #define BUSY_US 20
 #define BACKGROUND_MAX 65535
 
@@ -85,8 +86,8 @@ static void tell_ready(struct fs *fs)
 		fs->events.kernel_ready(fs->user);
 }
 
-/* One request. Returns 1; 0: there is none now; negative: the session is over. */
-static int receive(struct fs *fs)
+/* The i-th request of a wake. Returns 1; 0: there is none now; negative: the session is over. */
+static int receive(struct fs *fs, unsigned i)
 {
 	int n = fuse_session_receive_buf(fs->session, &fs->buf);
 	if (n == -EAGAIN || n == -EINTR)
@@ -96,17 +97,20 @@ static int receive(struct fs *fs)
 	fuse_session_process_buf(fs->session, &fs->buf);
 	if (fs->init_seen && !fs->ready)
 		tell_ready(fs);
-	coord_loop_run(fs->loop);
+	if (i % TIMERS_EACH == TIMERS_EACH - 1)
+		coord_loop_run(fs->loop);
+	else
+		coord_loop_run_tasks(fs->loop);
 	return 1;
 }
 
 /* Looks again and again for a request, for a while after the last one. */
-static int receive_soon(struct fs *fs)
+static int receive_soon(struct fs *fs, unsigned i)
 {
 	uint64_t until_us = coord_now_us(fs->loop) + fs->busy_us;
 	int r;
 	do {
-		r = receive(fs);
+		r = receive(fs, i);
 	} while (r == 0 && coord_now_us(fs->loop) < until_us);
 	return r;
 }
@@ -116,10 +120,10 @@ static void session_readable(void *user, int status)
 	struct fs *fs = user;
 	uint32_t pending = fs->pending;
 	int r = status < 0 ? -ENODEV : 1;
-	for (int i = 0; r > 0 && i < BATCH_MAX && !fs->over; i++) {
-		r = receive(fs);
+	for (unsigned i = 0; r > 0 && i < BATCH_MAX && !fs->over; i++) {
+		r = receive(fs, i);
 		if (r == 0 && i > 0 && fs->busy_us && fs->pending <= pending)
-			r = receive_soon(fs);
+			r = receive_soon(fs, i);
 		pending = fs->pending < pending ? fs->pending : pending;
 	}
 	if (r < 0)
