@@ -262,7 +262,9 @@ static void settle_done(struct coord_op *op, void *user)
 		membership_joined(membership, grant, op, first_req(membership));
 	}
 	core_op_free(op);
-	if (status == -ENOENT) { /* it had no effect: once more, with the same owner */
+	if (status ==
+		-ENOENT) { /* it had no effect, or not any more: once more, with the same owner */
+		grant->gone = false;
 		join_start(membership, first_req(membership)->data);
 		return;
 	}
@@ -278,6 +280,16 @@ static void leave_late(struct coord_op *op, void *user)
 	membership->op = NULL;
 	core_op_free(op);
 	membership_dropped(membership);
+	request_end(membership, 0);
+}
+
+static void leave_gone(struct coord_op *op, void *user)
+{
+	struct membership *membership = user;
+	membership->op = NULL;
+	core_op_free(op);
+	core_grant_free(membership->pending);
+	membership->pending = NULL;
 	request_end(membership, 0);
 }
 
@@ -299,6 +311,13 @@ static void join_done(struct coord_op *op, void *user)
 	struct core_grant *grant = membership->pending;
 	int status = op->status;
 	membership->op = NULL;
+	if (status == 0 && grant->gone) {
+		/* Somebody removed it at once, or an earlier attempt's of the same owner: not there in any case. */
+		core_op_free(op);
+		op_start(membership, COORD_CALL_MEMBER_LEAVE, grant, (struct coord_bytes){0}, 0,
+			leave_gone);
+		return;
+	}
 	if (status == 0) {
 		membership->pending = NULL;
 		membership_joined(membership, grant, op, mreq);
