@@ -5,9 +5,15 @@
 
 #include <sys/random.h>
 
+static uint64_t seed;
+
+void coord_table_seed(uint64_t value)
+{
+	seed = value;
+}
+
 static uint32_t table_hash(uint32_t kind, struct coord_bytes key)
 {
-	static uint64_t seed;
 	while (seed == 0)
 		if (getrandom(&seed, sizeof(seed), 0) < 0)
 			seed = 0;

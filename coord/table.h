@@ -18,6 +18,9 @@ struct coord_table {
 	size_t size, len; /* size: a power of two, or 0 */
 };
 
+/* Instead of a random one; before any table is used. For a simulation that can be replayed: the order of
+ * coord_table_next comes of it. Not 0. */
+void coord_table_seed(uint64_t seed);
 void coord_table_done(struct coord_table *);
 struct coord_node *coord_table_find(
 	const struct coord_table *, uint32_t kind, struct coord_bytes key);

@@ -19,6 +19,7 @@
 #include <signal.h>
 #include <stdio.h>
 
+#include "coord/table.h"
 #include "tests/lib/site.h"
 
 enum { NAMES = 3, TAKERS = 24, GROUPS = 2, REQS = 32, DEADLINE_MS = 10000 };
@@ -515,6 +516,7 @@ static void run_open(uint64_t seed)
 	memset(&run, 0, sizeof(run));
 	run.seed = seed;
 	sim_init(sim, seed);
+	coord_table_seed(seed | 1);
 	draw_options();
 	size_t hosts = 1 + sim_below(sim, 4);
 	uint64_t more = sim_random(sim);
