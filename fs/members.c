@@ -174,17 +174,22 @@ static void member_lookup(fuse_req_t req, struct fs_inode *dir, const char *file
 		fs_call_after_changes(call, dir, lookup);
 }
 
+/* Opened to be joined, or gone between the LOOKUP and the OPEN that checks its mode: as with locks, that
+ * does not fail for it. It is a file, and empty, and may be joined. */
+static void unjoined_attr(struct fs *fs, struct fs_inode *member, struct stat *ret)
+{
+	fs_attr(fs, member, ret);
+	ret->st_mode = S_IFREG | fs_file_mode(fs, member);
+}
+
 static void getattr_looked(void *user, int status, const struct coord_row *rows, size_t rows_len)
 {
 	struct fs_call *call = user;
 	struct stat attr;
 	call->wait = NULL;
 	int r = looked_attr(call, status, rows, &attr);
-	/* Opened to be joined, or gone between the LOOKUP and the OPEN that checks its mode: as with locks,
-	 * that does not fail for it. It is a file, and empty, and may be joined. */
 	if (r == -ENOENT) {
-		fs_attr(call->fs, call->inode, &attr);
-		attr.st_mode = S_IFREG | fs_file_mode(call->fs, call->inode);
+		unjoined_attr(call->fs, call->inode, &attr);
 		r = 0;
 	}
 	if (r < 0)
@@ -193,13 +198,28 @@ static void getattr_looked(void *user, int status, const struct coord_row *rows,
 		fs_call_attr(call, &attr);
 }
 
+/* A handle that may join was opened when there was no such member of others. Each path is looked up, so
+ * this is fstat on such a handle, as shells do before they write. */
+static bool is_drafted(const struct fs_inode *member)
+{
+	const struct fs_handle *handle;
+	coord_list_each (handle, &member->opens, link)
+		if (handle->draft && !handle->draft->refused)
+			return true;
+	return false;
+}
+
 static void getattr(struct fs_call *call)
 {
 	struct stat attr;
-	if (known_attr(call->req, call->inode, &attr))
+	if (known_attr(call->req, call->inode, &attr)) {
 		fs_call_attr(call, &attr);
-	else
+	} else if (is_drafted(call->inode)) {
+		unjoined_attr(call->fs, call->inode, &attr);
+		fs_call_attr(call, &attr);
+	} else {
 		fs_call_started(call, get(call, getattr_looked));
+	}
 }
 
 static void member_getattr(fuse_req_t req, struct fs_inode *member)
