@@ -357,8 +357,8 @@ static void update_done(struct coord_op *op, void *user)
 	int status = op->status;
 	membership->op = NULL;
 	core_op_free(op);
-	if ((status == -ESTALE || status == -ENOENT) && !mreq->retried) {
-		/* Somebody removed it: the write joins anew. */
+	if ((status == -ESTALE || status == -ENOENT || status == -EPERM) && !mreq->retried) {
+		/* Somebody removed it, or took its name: the write joins anew. */
 		mreq->retried = true;
 		membership_dropped(membership);
 		membership_next(membership);
@@ -379,9 +379,12 @@ static void leave_done(struct coord_op *op, void *user)
 	int status = op->status;
 	membership->op = NULL;
 	core_op_free(op);
-	if (status == 0 || status == -ENOENT || status == -ESTALE)
+	/* By its grant, -EPERM says that another bears the name now: ours is gone. */
+	if (status == -ESTALE || (status == -EPERM && membership->grant))
+		status = 0;
+	if (status == 0 || status == -ENOENT)
 		membership_dropped(membership);
-	request_end(membership, status == -ESTALE ? 0 : status);
+	request_end(membership, status);
 }
 
 /* Leaving what this mount did not join: somebody else's, or nobody's. */

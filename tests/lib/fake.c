@@ -774,6 +774,11 @@ size_t fake_server_running(struct fake_server *server)
 	return server->running;
 }
 
+uint64_t fake_group_deletes(struct fake_server *server)
+{
+	return server->group_deletes;
+}
+
 uint64_t fake_last_token(struct fake_server *server)
 {
 	return server->last_token;

@@ -57,6 +57,8 @@ size_t fake_server_traces(struct fake_server *);
 /* Ops that were given to the driver, by call, and those it has not answered. */
 uint64_t fake_server_ops(struct fake_server *, enum coord_call);
 size_t fake_server_running(struct fake_server *);
+/* Groups that were deleted so far. */
+uint64_t fake_group_deletes(struct fake_server *);
 uint64_t fake_last_token(struct fake_server *);
 
 #endif

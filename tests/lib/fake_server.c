@@ -626,6 +626,7 @@ static void execute_group(struct fake_server *server, struct fake_req *req)
 		if (req->status)
 			return;
 		group->exists = false;
+		server->group_deletes++;
 	}
 	entry_changed(server, group);
 	entry_put(group);

@@ -97,7 +97,7 @@ struct fake_server {
 	struct coord_list peers, entries, clients, loose, drops;
 	struct coord_timer expire;
 	uint64_t next_id, next_serial, last_token, next_born;
-	uint64_t ops[COORD_CALLS];
+	uint64_t ops[COORD_CALLS], group_deletes;
 	size_t running;
 };
 

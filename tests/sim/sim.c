@@ -48,7 +48,8 @@ static struct run {
 	uint64_t exclusive_token[NAMES], any_token[NAMES];
 	uint64_t orphan_ms[TAKERS]; /* holds though the server does not know it, since */
 	struct ask asks[REQS];
-	bool joined[SITE_CLIENTS][GROUPS][SITE_CLIENTS]; /* by the host, and never left */
+	uint64_t joined[SITE_CLIENTS][GROUPS]
+		       [SITE_CLIENTS]; /* 1 + deleted groups, see note_members */
 	bool doubtful[GROUPS][SITE_CLIENTS]; /* a change may come yet of which nothing is known */
 	uint64_t pause_until_ms[SITE_CLIENTS], server_until_ms;
 	bool healed;
@@ -337,32 +338,26 @@ static void taker_act(size_t i)
 	}
 }
 
-/* Keeps account of which members must be there in the end. */
+/* Keeps account of which members must be there in the end: what was joined and not left, while no group
+ * was deleted (which a loss allows before it is joined again). */
 static void note_members(const struct ask *ask, int status)
 {
+	if (ask->kind < ASK_LEAVE || ask->kind == ASK_LOCKS)
+		return;
 	size_t g = ask->group, m = ask->member;
 	struct coord_membership_info info;
 	bool unknown = status == -ETIMEDOUT || status == -EHOSTDOWN || status == -ECANCELED;
-	/* A host may remove whoever bears its id; a new member was not there before; deleting a group ends
-	 * what was lost and not yet joined again. */
-	bool alone =
-		(ask->kind >= ASK_PUT && status == 0) || (ask->kind == ASK_LEAVE && ask->host == m);
-	bool all = ask->kind == ASK_DELETE && status != -ENOTEMPTY && status != -ENOENT;
+	/* A host may remove whoever bears its id; a new member was not there before. */
+	bool alone = ask->kind == ASK_LEAVE ? ask->host == m : status == 0;
 	for (size_t h = 0; h < run.site.len; h++)
-		for (size_t i = 0; i < run.site.len; i++)
-			if (all ||
-				(i == m && (alone || (ask->kind == ASK_LEAVE && h == ask->host))))
-				run.joined[h][g][i] = false;
-	for (size_t i = 0; i < run.site.len; i++)
-		run.doubtful[g][i] |=
-			unknown &&
-			(ask->kind == ASK_DELETE ||
-				(i == m && (ask->kind >= ASK_PUT || ask->kind == ASK_LEAVE)));
+		if (alone || (ask->kind == ASK_LEAVE && h == ask->host))
+			run.joined[h][g][m] = 0;
+	run.doubtful[g][m] |= unknown;
 	/* A member with the host's own id that another joined is only written to. */
 	if (ask->kind >= ASK_PUT && status == 0 &&
 		coord_membership_find(ask->client->coord, coord_bytes_of(group_names[g]),
 			coord_bytes_of(run.site.members[m]), &info))
-		run.joined[ask->host][g][m] = true;
+		run.joined[ask->host][g][m] = 1 + fake_group_deletes(run.site.server);
 }
 
 static void ask_told(void *user, int status, const struct coord_row *rows, size_t rows_len)
@@ -598,7 +593,9 @@ static void check_members(void)
 				for (size_t by = 0; by < run.site.len; by++)
 					any |= fake_joined(run.site.server, run.site.members[by],
 						group, member);
-				if (run.joined[h][g][m] && !run.doubtful[g][m] && !any)
+				if (run.joined[h][g][m] ==
+						1 + fake_group_deletes(run.site.server) &&
+					!run.doubtful[g][m] && !any)
 					FAIL("host %zu, member %s/%s is not back", h,
 						group_names[g], run.site.members[m]);
 				if (known != there)
