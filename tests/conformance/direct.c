@@ -399,6 +399,7 @@ static void test_group_watch(void)
 	CHECK_R(call_simple(&t.a, COORD_CALL_GROUP_CREATE, COORD_GROUP, g, 0, NULL), 0);
 	CHECK_R(call_simple(&t.b, COORD_CALL_GROUP_READ, COORD_GROUP, g, COORD_OP_WATCH, &rows), 0);
 	CHECK(rows == 0);
+	CHECK_R(call_simple(&t.b, COORD_CALL_GROUP_READ, COORD_GROUP, g, COORD_OP_BARE, NULL), 0);
 	struct core_grant *m = grant_new(&t.a, COORD_MEMBER, g, COORD_NONE);
 	settle();
 	CHECK_R(call_grant(&t.a, COORD_CALL_MEMBER_JOIN, m, 0), 0);
@@ -429,6 +430,8 @@ static void test_group_watch(void)
 	CHECK_R(call_simple(&t.a, COORD_CALL_GROUP_DELETE, COORD_GROUP, g, 0, NULL), 0);
 	CHECK(!notify || told(changed));
 	CHECK_R(call_simple(&t.b, COORD_CALL_GROUP_READ, COORD_GROUP, g, 0, NULL), -ENOENT);
+	CHECK_R(call_simple(&t.b, COORD_CALL_GROUP_READ, COORD_GROUP, g, COORD_OP_BARE, NULL),
+		-ENOENT);
 	unwatch(&t.b, COORD_GROUP, g);
 	CHECK_R(call_grant(&t.a, COORD_CALL_LOCK, leader, 0), -ENOENT);
 	grant_free(m);

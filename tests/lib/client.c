@@ -348,6 +348,14 @@ int client_lock_look(struct client *client, enum coord_kind kind, const char *na
 	return r;
 }
 
+int client_group_look(struct client *client, const char *group)
+{
+	struct look look = {0};
+	struct coord_req *req = NULL;
+	int r = coord_group_look(client->coord, coord_bytes_of(group), look_reply, &look, &req);
+	return answer_wait(client, r, &look.answer, req, NULL);
+}
+
 /* ---- Takers ---- */
 
 static void taker_told(struct coord_wait *wait, int status)

@@ -71,6 +71,7 @@ int client_member_leave(struct client *, const char *group, const char *member);
 int client_lock_list(struct client *, enum coord_kind, struct answer *ret);
 int client_lock_break(struct client *, enum coord_kind, const char *name);
 /* Who holds it; *ret_owner gets at most 255 bytes and a NUL. */
+int client_group_look(struct client *, const char *group);
 int client_lock_look(struct client *, enum coord_kind, const char *name,
 	struct coord_lock_info *ret, char ret_owner[256]);
 

@@ -310,6 +310,39 @@ static void pages(void **state)
 	close_two();
 }
 
+/* A group's existence is known while its watch is silent, and only that: never that there is none. */
+static void existence(void **state)
+{
+	(void)state;
+	const struct coord_bytes g = COORD_BYTES("g"), none = COORD_BYTES("none");
+	open_two();
+	assert_int_equal(coord_group_peek(M1->coord, g), -EAGAIN);
+	assert_int_equal(client_group_look(M1, "g"), 0);
+	sim_run(SIM, 500);
+	assert_int_equal(coord_group_peek(M1->coord, g), 0);
+	/* A notice of any change means to look again. */
+	assert_int_equal(client_member_put(M0, "g", "x", nil, true), 0);
+	sim_run(SIM, 500);
+	assert_int_equal(coord_group_peek(M1->coord, g), -EAGAIN);
+	assert_int_equal(client_group_look(M1, "g"), 0);
+	assert_int_equal(coord_group_peek(M1->coord, g), 0);
+	assert_int_equal(client_member_leave(M0, "g", "x"), 0);
+	assert_int_equal(client_group_delete(M0, "g"), 0);
+	sim_run(SIM, 500);
+	assert_int_equal(coord_group_peek(M1->coord, g), -EAGAIN);
+	assert_int_equal(client_group_look(M1, "g"), -ENOENT);
+	assert_int_equal(coord_group_peek(M1->coord, g), -EAGAIN);
+	/* The mount's own changes count at once. */
+	assert_int_equal(client_group_create(M1, "g"), 0);
+	assert_int_equal(client_group_look(M1, "g"), 0);
+	assert_int_equal(client_group_delete(M1, "g"), 0);
+	assert_int_equal(coord_group_peek(M1->coord, g), -EAGAIN);
+	assert_int_equal(client_group_look(M1, "none"), -ENOENT);
+	assert_int_equal(coord_group_peek(M1->coord, none), -EAGAIN);
+	assert_int_equal(coord_group_peek(M1->coord, COORD_BYTES("")), -EINVAL);
+	close_two();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -324,6 +357,7 @@ int main(void)
 		cmocka_unit_test(left_at_stop),
 		cmocka_unit_test(unsure),
 		cmocka_unit_test(pages),
+		cmocka_unit_test(existence),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
