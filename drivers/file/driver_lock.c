@@ -47,17 +47,19 @@ int file_driver_lock(struct file_op *f, bool exclusive)
 		return 0; /* an observer of a directory that Python never used: nobody to wait for */
 	if (!r && exclusive && fs->driver_shared)
 		r = -EACCES;
+	/* Who gave up was told that it failed, so it must not succeed now: looked at before each try. */
 	for (unsigned us = 100; !r; us = us * 2 < PAUSE_MAX_US ? us * 2 : PAUSE_MAX_US) {
-		r = file_ofd(fs->driver, exclusive ? F_WRLCK : F_RDLCK);
-		if (r != -EBUSY)
-			break;
-		r = 0;
 		if (fs->closing || f->cancelled)
 			r = -ECANCELED;
 		else if (file_now_ms() >= until)
 			r = -ETIMEDOUT;
-		else
-			pause_us(us);
+		if (r)
+			break;
+		r = file_ofd(fs->driver, exclusive ? F_WRLCK : F_RDLCK);
+		if (r != -EBUSY)
+			break;
+		r = 0;
+		pause_us(us);
 	}
 	f->op->sent = r == -ETIMEDOUT ? COORD_SENT_NO : COORD_SENT_ANSWERED;
 	return r;

@@ -17,7 +17,7 @@
 
 #define LEN(array) (sizeof(array) / sizeof(*(array)))
 
-enum { HANDOVER_MS = 2000, QUICK_MS = 15000, NAME_LEN = 256 };
+enum { HANDOVER_MS = 2000, QUICK_MS = 15000, NAME_LEN = 256, NAMES_MAX = 1024 };
 
 static struct {
 	struct target target;
@@ -65,10 +65,11 @@ static bool skip_unless(unsigned what)
 /* A name that nobody used before; valid for the whole run. */
 static const char *fresh(const char *stem)
 {
-	char *name = malloc(NAME_LEN);
-	if (!name)
+	static char names[NAMES_MAX][NAME_LEN];
+	if (t.names == NAMES_MAX)
 		abort();
-	snprintf(name, NAME_LEN, "%s-%d-%u", stem, (int)getpid(), ++t.names);
+	char *name = names[t.names++];
+	snprintf(name, NAME_LEN, "%s-%d-%u", stem, (int)getpid(), t.names);
 	return name;
 }
 

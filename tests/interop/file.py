@@ -562,6 +562,7 @@ class DriverLock(File):
         """A Python client that is stopped in an operation on groups stops those, and nothing else."""
         other = self.tree(self.url, self.options)
         os.mkdir(self.mount("groups/g"))
+        os.mkdir(self.mount("groups/gone"))
         py = self.agent()
         self.assertTrue(py.driver_lock(self.dir))
         py.signal(signal.SIGSTOP)
@@ -576,12 +577,13 @@ class DriverLock(File):
         # What does fails in bounded time, on either mount.
         for mount in self.mount, other:
             start = time.monotonic()
-            self.fails((errno.ETIMEDOUT, errno.EHOSTDOWN), os.rmdir, mount("groups/g"))
+            self.fails((errno.ETIMEDOUT, errno.EHOSTDOWN), os.rmdir, mount("groups/gone"))
             self.assertLess(time.monotonic() - start, 4 * lib.SLOW)
         py.signal(signal.SIGCONT)
         py.kill()
         wait_until(lambda: self._joins(), "the group to work again")
         self.assertEqual(self.names("groups/g"), ["m"])
+        self.assertEqual(self.names("groups"), ["g", "g2-after", "g2-before", "gone"])
         os.rmdir(self.mount("groups/g2-before"))
         # The other mount sees that it answers again at its next look.
         wait_until(lambda: self._removes(other("groups/g2-after")), "the other mount to go on")
