@@ -228,12 +228,18 @@ struct coord_driver {
 	 * COORD_OP_BARE the answer is the status alone, in constant time: each path below a group asks. */
 	coord_driver_call *group_create, *group_delete, *group_list, *group_read;
 	/* member_get gives one row, with data. */
+	/* member_join with COORD_OP_REPLACE_STALE is repeated until it is answered: a member that an earlier
+	 * attempt or an older epoch of this daemon left is replaced. member_leave and member_update: by the
+	 * grant's owner value; -EPERM if another bears the name now. */
 	coord_driver_call *member_join, *member_update, *member_leave, *member_get;
 	/* On grants of kind LOCK or LEADER. lock without COORD_OP_WAIT tries once: -EBUSY if held; with
 	 * COORD_OP_WATCH a -EBUSY leaves a watch armed from before the look that found it held (any
 	 * other answer arms nothing). unlock of what is gone succeeds; it is also called for a grant
-	 * that was lost, to remove what is left of it. lock_check asks the authority, not a cache: 0, or -ESTALE; it
-	 * also settles a lock whose answer was lost, and then fills token. */
+	 * that was lost, to remove what is left of it. convert to the mode that it has succeeds; -EBUSY while
+	 * others share it, and with COORD_OP_WATCH a watch is armed as by lock. lock_check asks the authority,
+	 * not a cache: 0, or -ESTALE, also where the connection holds and the asking one is another; it settles
+	 * a lock whose answer was lost, and then fills token. On leases it extends the lease: the core counts
+	 * the time to live from the sending of the check. A token is never replaced by a smaller one. */
 	coord_driver_call *lock, *convert, *unlock, *lock_check;
 	/* By name; kind LOCK or LEADER. lock_read: one row if held, none if free. lock_list: rows of what
 	 * is held (LEADER: of the groups that have a leader; name is the group, data the id). lock_break
@@ -291,7 +297,9 @@ struct coord_grant *coord_grants_next(struct coord_session *, struct coord_grant
 /* The grant was confirmed by a request sent at sent_ms for ttl_ms. */
 void coord_grant_renewed(
 	struct coord_session *, struct coord_grant *, uint64_t sent_ms, uint64_t ttl_ms);
-/* Something about key changed: look again. Level, not edge: many may become one. A watch is armed. */
+/* Something about key changed: look again. Level, not edge: many may become one. A watch is armed. The
+ * name is any that has the canonical key (see map_name), such as the one that armed it. When a connection comes back in
+ * the same epoch, the driver arms all its watches again and says of each that it changed. */
 void coord_changed(struct coord_session *, struct coord_key, uint64_t revision);
 
 /* Log, for a human: once, where the cause is known. Never a secret. level as in syslog(3). */

@@ -9,6 +9,8 @@
  * The view of a group is its existence alone: each path walk below a group asks for that, and must cost
  * neither a listing nor, while nothing changes, a round trip. That there is none is never
  * answered from a view.
+ *
+ * Views and watches go by the backend's canonical key: two names with one key are one.
  */
 #include "coord/core.h"
 
@@ -17,7 +19,7 @@ enum { KEEP_MS = 60000 };
 struct watch {
 	struct coord_node node;
 	uint32_t refs;
-	char name[];
+	char canon[];
 };
 
 struct view {
@@ -31,19 +33,25 @@ struct view {
 	uint64_t notices;
 	struct coord_row row; /* held: row.mode is not NONE */
 	char owner[256];
-	char name[];
+	char name[]; /* as first named, and behind it the canonical key */
 };
 
 int core_watch_ref(struct coord *coord, struct coord_key key)
 {
-	struct watch *watch = (struct watch *)coord_table_find(&coord->watches, key.kind, key.name);
+	char canon[256];
+	size_t len;
+	int r = core_map_name(coord, key.kind, key.name, canon, &len);
+	if (r < 0)
+		return r;
+	struct watch *watch = (struct watch *)coord_table_find(
+		&coord->watches, key.kind, (struct coord_bytes){canon, len});
 	if (!watch) {
-		watch = calloc(1, sizeof(*watch) + key.name.len + 1);
+		watch = calloc(1, sizeof(*watch) + len + 1);
 		if (!watch)
 			return -ENOMEM;
-		memcpy(watch->name, key.name.data, key.name.len);
+		memcpy(watch->canon, canon, len);
 		watch->node.kind = key.kind;
-		watch->node.key = (struct coord_bytes){watch->name, key.name.len};
+		watch->node.key = (struct coord_bytes){watch->canon, len};
 		if (coord_table_add(&coord->watches, &watch->node) < 0) {
 			free(watch);
 			return -ENOMEM;
@@ -53,9 +61,19 @@ int core_watch_ref(struct coord *coord, struct coord_key key)
 	return 0;
 }
 
+static struct coord_node *find(struct coord *coord, const struct coord_table *table,
+	enum coord_kind kind, struct coord_bytes name)
+{
+	char canon[256];
+	size_t len;
+	if (core_map_name(coord, kind, name, canon, &len) < 0)
+		return NULL;
+	return coord_table_find(table, kind, (struct coord_bytes){canon, len});
+}
+
 void core_watch_unref(struct coord *coord, struct coord_key key)
 {
-	struct watch *watch = (struct watch *)coord_table_find(&coord->watches, key.kind, key.name);
+	struct watch *watch = (struct watch *)find(coord, &coord->watches, key.kind, key.name);
 	if (!watch || --watch->refs > 0)
 		return;
 	if (coord->driver->unwatch && coord->session.open)
@@ -66,7 +84,7 @@ void core_watch_unref(struct coord *coord, struct coord_key key)
 
 static struct view *view_find(struct coord *coord, enum coord_kind kind, struct coord_bytes name)
 {
-	return (struct view *)coord_table_find(&coord->views, kind, name);
+	return (struct view *)find(coord, &coord->views, kind, name);
 }
 
 static void view_free(struct view *view)
@@ -90,17 +108,23 @@ static void view_keep(struct coord_timer *timer)
 
 static struct view *view_get(struct coord *coord, enum coord_kind kind, struct coord_bytes name)
 {
-	struct view *view = view_find(coord, kind, name);
+	char canon[256];
+	size_t len;
+	if (core_map_name(coord, kind, name, canon, &len) < 0)
+		return NULL;
+	struct view *view = (struct view *)coord_table_find(
+		&coord->views, kind, (struct coord_bytes){canon, len});
 	if (view)
 		return view;
-	view = calloc(1, sizeof(*view) + name.len + 1);
+	view = calloc(1, sizeof(*view) + name.len + len + 2);
 	if (!view)
 		return NULL;
 	memcpy(view->name, name.data, name.len);
+	memcpy(view->name + name.len + 1, canon, len);
 	view->coord = coord;
 	view->key = (struct coord_key){kind, {view->name, name.len}};
 	view->node.kind = kind;
-	view->node.key = view->key.name;
+	view->node.key = (struct coord_bytes){view->name + name.len + 1, len};
 	view->keep.fn = view_keep;
 	coord_list_init(&view->asking);
 	coord_list_init(&view->next);

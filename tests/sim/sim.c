@@ -61,6 +61,8 @@ static struct sim *const sim = &run.site.sim;
 static uint64_t total_grants, total_losses, total_requests, total_steps;
 
 static const char *const lock_names[NAMES] = {"l0", "l1", "l2"};
+static const char *const other_names[NAMES] = {
+	"L0", "L1", "L2"}; /* of the same locks, where the server folds */
 static const char *const group_names[GROUPS] = {"g0", "g1"};
 
 #define SAY(...)                                                                                   \
@@ -257,8 +259,9 @@ static void pass(uint64_t ms)
 static void taker_make(size_t i)
 {
 	struct client *client = &run.site.clients[run.host_of[i]];
+	const char *const *names = run.options.fold && sim_below(sim, 2) ? other_names : lock_names;
 	int r = taker_new(
-		client, COORD_LOCK, coord_bytes_of(lock_names[run.name_of[i]]), &run.takers[i]);
+		client, COORD_LOCK, coord_bytes_of(names[run.name_of[i]]), &run.takers[i]);
 	if (r)
 		FAIL("coord_holding_new: %d", r);
 	run.takers[i].told = taker_answered;
@@ -486,6 +489,7 @@ static void draw_options(void)
 		o->waits_max = o->ops_max > 1 ? o->ops_max - 1 : 0;
 	if (o->ops_max == 1)
 		o->can &= ~(unsigned)COORD_CAN_QUEUE;
+	o->fold = sim_below(sim, 4) == 0;
 	o->poll_ms = 50 + (uint32_t)sim_below(sim, 500);
 	o->ttl_ms = 6000 + sim_below(sim, 10000);
 	run.breaks = sim_below(sim, 4) == 0;
