@@ -116,10 +116,8 @@ void coord_holding_free(struct coord_holding *holding)
 		coord_unlock(holding, NULL, NULL);
 	coord_list_remove(&holding->link);
 	free(holding->leader);
-	if (holding->unlock.used)
-		holding->zombie = true;
-	else
-		free(holding);
+	holding->zombie = true;
+	core_holding_tidy(holding);
 	core_lock_later(lock);
 }
 
@@ -351,23 +349,34 @@ struct check {
 	coord_reply_fn *fn;
 	void *user;
 	struct coord_holding *holding;
+	uint8_t owner[16]; /* of the grant that is asked for */
+	uint32_t epoch;
 };
 
-/* Asks the authority; the request owns the op, the grant is looked up again by the answer. */
+/* Asks the authority. By the answer the grant may be gone, and another in its place. */
 static void check_done(void *user, int status, const struct coord_row *rows, size_t len)
 {
 	struct check *check = user;
 	struct coord_holding *holding = check->holding;
-	if (status == -ESTALE && holding->state == COORD_HELD && holding->lock->grant) {
-		struct coord_grant *grant = &holding->lock->grant->grant;
-		coord_grant_lost(&check->coord->session, grant->key, grant->owner, grant->epoch);
+	if (holding->zombie) {
+		check->fn(check->user, -EBADF, NULL, 0);
+		return;
 	}
-	if (status == 0 && holding->state == COORD_HELD && holding->lock->grant &&
-		core_grant_over(holding->lock->grant))
-		status = -EIO;
+	struct core_lock *lock = holding->lock;
+	if (status == -ESTALE)
+		coord_grant_lost(&check->coord->session, lock->key, check->owner, check->epoch);
+	if (status == 0 && lock->grant && core_grant_over(lock->grant))
+		core_grant_lost(lock->grant);
 	if (status == -ESTALE || holding->state == COORD_HOLDING_LOST)
 		status = -EIO;
 	check->fn(check->user, status, NULL, 0);
+}
+
+static void check_gone(struct coord_req *req)
+{
+	struct check *check = req->at;
+	check->holding->checks--;
+	core_holding_tidy(check->holding);
 	free(check);
 }
 
@@ -399,7 +408,11 @@ int coord_check(
 		free(check);
 		return -ENOMEM;
 	}
-	*check = (struct check){coord, fn, user, holding};
+	*check = (struct check){coord, fn, user, holding, .epoch = grant->epoch};
+	memcpy(check->owner, grant->owner, sizeof(check->owner));
+	holding->checks++;
+	req->at = check;
+	req->gone = check_gone;
 	op->grant = grant;
 	op->epoch = grant->epoch;
 	op->mode = grant->mode;

@@ -152,9 +152,15 @@ static void unlock_answer(struct unlock_wait *wait)
 	void *user = wait->user;
 	if (wait != &holding->unlock)
 		free(wait);
-	else if (holding->zombie)
-		free(holding);
+	else
+		core_holding_tidy(holding);
 	fn(user, 0);
+}
+
+void core_holding_tidy(struct coord_holding *holding)
+{
+	if (holding->zombie && !holding->unlock.used && !holding->checks)
+		free(holding);
 }
 
 void core_unlock_task(struct coord_task *task)

@@ -77,7 +77,8 @@ struct coord_holding {
 	char *leader; /* LEADER: the id to lead under, if not our own */
 	size_t leader_len;
 	struct unlock_wait unlock; /* the usual one; more are allocated */
-	bool zombie; /* freed by its owner while unlock is still to be answered */
+	uint32_t checks; /* that run */
+	bool zombie; /* freed by its owner while an unlock or a check is still to be answered */
 };
 
 void core_lock_pump(struct core_lock *lock);
@@ -91,6 +92,8 @@ void core_ticket_live(struct coord_ticket *ticket);
 void core_ticket_idle(struct coord_ticket *ticket);
 void core_wait_answer(struct coord_wait *wait, int status);
 void core_wait_forget(struct coord_wait *wait);
+/* Frees a zombie for which nothing is to be answered any more. */
+void core_holding_tidy(struct coord_holding *holding);
 void core_holding_drop(struct coord_holding *holding, enum coord_holding_state state);
 struct core_release *core_grant_release(struct core_lock *lock, struct core_grant *grant);
 void core_lock_release_grant(struct core_lock *lock);
