@@ -509,8 +509,9 @@ void fs_getlk(fuse_req_t req, struct fs_handle *handle, uint64_t owner, const st
 		reply_getlk(req, asked, mine, &info);
 		return;
 	}
+	/* What others hold is asked: a notice of it may be on its way. */
 	int r = coord_lock_peek(fs->coord, kind, name, &info);
-	if (r != -EAGAIN) {
+	if (r != -EAGAIN && (r < 0 || info.local)) {
 		if (r < 0)
 			fuse_reply_err(req, -r);
 		else
