@@ -66,6 +66,7 @@ int fs_new(struct coord_loop *loop, const struct fs_options *options,
 	fs->events = *events;
 	fs->user = user;
 	fs->started_us = coord_utc_us(loop);
+	coord_list_init(&fs->unhashed);
 	coord_list_init(&fs->calls);
 	coord_list_init(&fs->waits);
 	coord_list_init(&fs->uids);

@@ -100,6 +100,7 @@ struct fs_inode *fs_inode_get(
 	inode->ino = parent ? fs_inode_hash(parent, kind, name) : FUSE_ROOT_ID;
 	inode->seen_us = coord_utc_us(fs->loop);
 	inode->refs = 1;
+	coord_list_init(&inode->link);
 	coord_list_init(&inode->opens);
 	coord_list_init(&inode->blocked);
 	return inode;
@@ -113,9 +114,11 @@ struct fs_inode *fs_inode_ref(struct fs_inode *inode)
 
 void fs_inode_unhash(struct fs *fs, struct fs_inode *inode)
 {
-	if (inode->hashed)
-		coord_table_remove(&fs->inodes, &inode->node);
+	if (!inode->hashed)
+		return;
+	coord_table_remove(&fs->inodes, &inode->node);
 	inode->hashed = false;
+	coord_list_add(&fs->unhashed, &inode->link);
 }
 
 static void inode_check(struct fs *fs, struct fs_inode *inode)
@@ -124,6 +127,7 @@ static void inode_check(struct fs *fs, struct fs_inode *inode)
 		struct fs_inode *parent = inode->parent;
 		assert(coord_list_empty(&inode->opens) && coord_list_empty(&inode->blocked));
 		fs_inode_unhash(fs, inode);
+		coord_list_remove(&inode->link);
 		free(inode);
 		if (parent)
 			parent->refs--;
@@ -173,9 +177,12 @@ void fs_inodes_done(struct fs *fs)
 {
 	/* After an umount the kernel does not say what it forgets. */
 	struct coord_node *node;
-	while ((node = coord_table_next(&fs->inodes, NULL))) {
-		coord_table_remove(&fs->inodes, node);
-		free(coord_container(node, struct fs_inode, node));
+	while ((node = coord_table_next(&fs->inodes, NULL)))
+		fs_inode_unhash(fs, coord_container(node, struct fs_inode, node));
+	while (!coord_list_empty(&fs->unhashed)) {
+		struct fs_inode *inode = coord_container(fs->unhashed.next, struct fs_inode, link);
+		coord_list_remove(&inode->link);
+		free(inode);
 	}
 	coord_table_done(&fs->inodes);
 }

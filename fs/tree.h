@@ -61,6 +61,7 @@ struct fs_inode {
 	const struct fs_type *type;
 	enum fs_kind kind;
 	bool hashed;
+	struct coord_list link; /* in fs->unhashed, if not hashed */
 	struct fs_inode *parent; /* referenced; NULL: the root */
 	struct coord_bytes name; /* decoded */
 	uint64_t ino; /* st_ino, a hash of the path */
@@ -207,6 +208,7 @@ struct fs {
 	/* the tree */
 	struct fs_inode *fixed[FS_GROUP]; /* root and the fixed directories */
 	struct coord_table inodes, owners; /* owners: fs_holding by inode and lock owner */
+	struct coord_list unhashed; /* removed, but known to the kernel or open */
 	struct coord_list calls, waits;
 	uint32_t pending; /* how many are in these */
 	struct coord_list uids, made;

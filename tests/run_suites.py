@@ -137,7 +137,8 @@ def variants(args):
         return
     yield Variant("ASan and UBSan", build + "-sanitize",
                   ["-Db_sanitize=address,undefined", "-Db_lundef=false"], 4,
-                  {"ASAN_OPTIONS": "abort_on_error=0:detect_stack_use_after_return=1",
+                  {"TOOZFS_SANITIZED": "1",
+                   "ASAN_OPTIONS": "abort_on_error=0:detect_stack_use_after_return=1",
                    "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1"})
 
 
