@@ -8,7 +8,8 @@
  * at a time.
  *
  * What is shared is guarded by file_session.lock: the lists of what is held and joined, and inotify's
- * numbers. Watches live and die on the loop; their descriptors are used on `locks` only.
+ * numbers; slots_lock guards which slots of our session file are in use. Watches live and die on the
+ * loop; their descriptors are used on `locks` only.
  */
 #ifndef DRIVERS_FILE_FILE_H
 #define DRIVERS_FILE_FILE_H
