@@ -180,6 +180,7 @@ int coord_barrier(
 struct coord_lock_info {
 	bool held;
 	bool local; /* held through this mount */
+	bool partial; /* shared here, and how many mounts share it beside is not known for sure: look */
 	enum coord_mode mode;
 	struct coord_bytes
 		owner; /* LOCK: member id of the holder's mount; LEADER: the leader's id; empty:

@@ -134,10 +134,20 @@ static struct view *view_get(struct coord *coord, enum coord_kind kind, struct c
 	return NULL;
 }
 
+/* Where this mount shares the lock the backend knows who does so beside: one for each other mount. */
+static void add_others(const struct view *view, struct coord_lock_info *ret)
+{
+	if (view->row.mode == COORD_SHARED && view->row.holders > 1)
+		ret->holders += view->row.holders - 1;
+}
+
 static void view_info(struct view *view, struct coord_lock_info *ret)
 {
-	if (core_locks_info(view->coord, view->key.kind, view->key.name, ret))
+	if (core_locks_info(view->coord, view->key.kind, view->key.name, ret)) {
+		if (ret->mode == COORD_SHARED)
+			add_others(view, ret);
 		return;
+	}
 	*ret = (struct coord_lock_info){
 		.held = view->row.mode != COORD_NONE,
 		.mode = view->row.mode,
@@ -239,9 +249,13 @@ int coord_lock_peek(struct coord *coord, enum coord_kind kind, struct coord_byte
 	int r = core_map_name(coord, kind, name, key, &len);
 	if (r < 0)
 		return r;
-	if (core_locks_info(coord, kind, name, ret))
-		return 0;
 	struct view *view = view_find(coord, kind, name);
+	if (core_locks_info(coord, kind, name, ret)) {
+		ret->partial = ret->mode == COORD_SHARED && !(view && view->fresh);
+		if (ret->mode == COORD_SHARED && view)
+			add_others(view, ret);
+		return 0;
+	}
 	if (!view || !view->fresh || !coord->session.connected)
 		return -EAGAIN;
 	view_info(view, ret);

@@ -357,6 +357,30 @@ static void read_looked(void *user, int status, const struct coord_lock_info *in
 		read_end(call, info);
 }
 
+/* What is shared here is shown also while nobody can say who shares it beside. */
+static void read_counted(void *user, int status, const struct coord_lock_info *unused)
+{
+	struct fs_call *call = user;
+	call->wait = NULL;
+	struct coord_lock_info info;
+	const struct fs_holding *holding = fs_handle_holding(call->handle);
+	if (holding && coord_holding_state(holding->held) == COORD_HELD)
+		info_of_holding(call->fs, holding, &info);
+	else if (coord_lock_peek(
+			 call->fs->coord, kind_of(call->inode->kind), call->inode->name, &info) < 0)
+		info = (struct coord_lock_info){0};
+	read_end(call, &info);
+}
+
+/* Answers, or first asks who else shares it. */
+static void read_whole(struct fs_call *call, const struct coord_lock_info *info)
+{
+	if (info->partial && coord_lock_look(call->fs->coord, kind_of(call->inode->kind),
+				     call->inode->name, read_counted, call, &call->wait) == 0)
+		return;
+	read_end(call, info);
+}
+
 static void read_checked(void *user, int status, const struct coord_row *rows, size_t rows_len)
 {
 	struct fs_call *call = user;
@@ -373,7 +397,7 @@ static void read_checked(void *user, int status, const struct coord_row *rows, s
 		return;
 	}
 	info_of_holding(call->fs, holding, &info);
-	read_end(call, &info);
+	read_whole(call, &info);
 }
 
 void fs_held_read(struct fs_call *call)
@@ -390,7 +414,7 @@ void fs_held_read(struct fs_call *call)
 	struct coord_lock_info info;
 	int r = coord_lock_peek(call->fs->coord, kind, call->inode->name, &info);
 	if (r == 0)
-		read_end(call, &info);
+		read_whole(call, &info);
 	else if (r == -EAGAIN)
 		fs_call_started(call, coord_lock_look(call->fs->coord, kind, call->inode->name,
 					      read_looked, call, &call->wait));

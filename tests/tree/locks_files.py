@@ -91,8 +91,14 @@ class Files:
         found = lib.fields(lib.read(self.a("locks/l")))
         self.assertEqual(found["mode"], "shared")
         self.assertEqual(found["holders"], "2")
-        # Sharing goes on across mounts; this driver cannot count the others' holdings.
-        fcntl.flock(self.open(self.b("locks/l")), SH | NB)
+        other = self.open(self.b("locks/l"))
+        fcntl.flock(other, SH | NB)
+        # The handles here, and one for each other mount.
+        for mount, count in ((self.a, "3"), (self.b, "2" if self.crossing else "3")):
+            lib.wait_until(lambda: lib.fields(lib.read(mount("locks/l")))["holders"] == count,
+                           f"{count} holders at {mount.member}")
+        lib.wait_until(lambda: b"holders=2\n" in os.pread(other, 4096, 0) or not self.crossing,
+                       "the count at the holding handle")
 
     def test_waiters(self):
         fd = self.open(self.a("locks/l"))
