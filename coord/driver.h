@@ -289,7 +289,7 @@ void coord_session_event(struct coord_session *, uint32_t epoch, enum coord_even
  * because it may have been freed while a notice was on its way. */
 void coord_grant_lost(
 	struct coord_session *, struct coord_key, const uint8_t owner[16], uint32_t epoch);
-/* Somebody elsewhere waits for what this grant holds. */
+/* Somebody elsewhere waits for what this grant holds; said again each second while it is so. */
 void coord_grant_contended(
 	struct coord_session *, struct coord_key, const uint8_t owner[16], uint32_t epoch);
 /* The next grant of the epoch after `after` (NULL: the first), or NULL. */
