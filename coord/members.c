@@ -10,6 +10,7 @@
 #include "coord/names.h"
 
 #include <stdio.h>
+#include <stdio.h>
 #include <syslog.h>
 
 struct membership {
@@ -441,7 +442,10 @@ static void rejoin_done(struct coord_op *op, void *user)
 		core_grant_free(grant);
 		if (!core_transient(op->status) && op->status != -ESTALE) {
 			membership->rejoining = false;
-			log_member(membership, "could not be joined again");
+			char what[160];
+			snprintf(what, sizeof(what), "could not be joined again: %s",
+				strerror(-op->status));
+			log_member(membership, what);
 		} /* else the next epoch tries again */
 	}
 	core_op_free(op);
