@@ -19,13 +19,13 @@ static void notice_state(void *user, enum coord_state state)
 		"the session is %s", coord_state_name(state));
 }
 
-/* Its handle answers EIO from now on, whoever polls is woken, and who asked for it is signalled. */
+/* Its handles answer EIO from now on, whoever polls is woken, and who asked for it is signalled. */
 static void notice_lost(void *user, struct coord_holding *held)
 {
 	struct fs *fs = user;
 	struct fs_holding *holding = coord_holding_user(held);
 	fs_dirs_forget(holding->inode->parent, holding->inode->name);
-	fs_handle_notify(holding->handle);
+	fs_holding_notify(holding);
 	fs_onloss_signal(fs, holding);
 }
 

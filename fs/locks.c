@@ -545,7 +545,7 @@ static bool is_callers(void *user, struct coord_holding *held)
 	seek->uid = holding->taker_uid;
 	return holding->taker_uid == seek->ctx->uid &&
 	       (same_work(seek->ctx->pid, (int32_t)holding->taker_pid) ||
-		       same_work(seek->ctx->pid, holding->handle->opener_pid));
+		       same_work(seek->ctx->pid, fs_holding_handle(holding)->opener_pid));
 }
 
 static void broken(void *user, int status, const struct coord_row *rows, size_t rows_len)

@@ -621,8 +621,8 @@ int fs_member_bind(struct fs_wait *wait, coord_reply_fn *fn)
 	struct fs_inode *member = wait->holding->inode;
 	if (is_joined(wait->fs, member) && !member->leaving)
 		return 0;
-	if (wait->holding->handle->draft)
-		wait->holding->handle->draft->tried = true;
+	if (wait->handle->draft)
+		wait->handle->draft->tried = true;
 	int r = put(
 		wait->fs, member, nothing, false, wait->holding->taker_uid, fn, wait, &wait->join);
 	return r < 0 ? r : 1;

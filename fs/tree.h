@@ -120,7 +120,7 @@ struct fs_handle {
 	off_t base; /* where content begins, in the kernel's offsets */
 	/* By kind. */
 	struct fs_holding *holding; /* what flock through this handle holds */
-	struct coord_list holdings; /* all that were taken through it */
+	struct coord_list uses; /* holdings that were taken or waited for through it */
 	struct fs_draft *draft; /* members opened for writing */
 	struct fs_snapshot *snapshot; /* directories */
 	char *leader; /* LEADER: the id written before campaigning */
@@ -334,9 +334,10 @@ void fs_uids_done(struct fs *);
 /* ---- flocks ---- */
 struct fs_holding {
 	struct coord_node node; /* in fs->owners while it has an owner */
-	struct coord_list link; /* handle->holdings */
-	struct fs_inode *inode; /* the handle's */
-	struct fs_handle *handle; /* through which it was taken */
+	struct coord_list uses; /* handles through which it was taken or waited for; never none */
+	struct coord_list waits; /* requests that wait for it */
+	struct fs_inode *inode; /* the handles' */
+	struct fs_handle *handle; /* for whose flock it is; NULL: fcntl only */
 	struct coord_holding *held;
 	enum coord_mode flock, posix; /* what each of the two asked for and has */
 	bool owned; /* owner is set: fcntl uses it */
@@ -344,8 +345,15 @@ struct fs_holding {
 		struct fs_inode *inode;
 		uint64_t owner;
 	} key;
-	uint32_t taker_pid, taker_uid, waits; /* waits: requests that wait for it */
+	uint32_t taker_pid, taker_uid;
 	struct fs_trace *taker; /* with on_loss */
+};
+
+/* One of the pairs of a holding and a handle. */
+struct fs_use {
+	struct coord_list of_handle, of_holding;
+	struct fs_handle *handle;
+	struct fs_holding *holding;
 };
 
 void fs_flock(fuse_req_t, struct fs_handle *, int op);
@@ -362,6 +370,10 @@ void fs_flocks_drop(struct fs *, struct fs_holding *);
 void fs_flock_excl(struct fs_call *);
 /* The holding through which the handle holds or lost something, or NULL. */
 struct fs_holding *fs_handle_holding(const struct fs_handle *);
+/* The handle through which it was taken, of several the first. */
+struct fs_handle *fs_holding_handle(const struct fs_holding *);
+/* It was lost: wakes those who poll its handles. */
+void fs_holding_notify(struct fs_holding *);
 /* Is this thread blocked in a lock request? For onloss. */
 size_t fs_waiting_pids(struct fs *, int32_t *ret, size_t max);
 void fs_waits_end(struct fs *, int code);
