@@ -42,6 +42,8 @@ static void wait_ask(struct fs_wait *wait)
 {
 	const struct fs_holding *holding = wait->holding;
 	enum coord_mode mode = wait->mode, other = wait->posix ? holding->flock : holding->posix;
+	if (holding->dropped)
+		other = COORD_NONE;
 	unsigned flags = wait->blocking ? COORD_LOCK_WAIT : 0;
 	if (wait->posix)
 		flags |= COORD_LOCK_ATOMIC;
@@ -195,6 +197,7 @@ static void let_go(struct fs *fs, struct fs_holding *holding)
 {
 	enum coord_holding_state state = coord_holding_state(holding->held);
 	holding->flock = holding->posix = COORD_NONE;
+	holding->dropped = false;
 	if (state == COORD_FREE)
 		return;
 	if (state == COORD_HELD)
@@ -222,11 +225,16 @@ static void holding_free(struct fs *fs, struct fs_holding *holding)
 	free(holding);
 }
 
+bool fs_holding_lost(const struct fs_holding *holding)
+{
+	return holding->dropped || coord_holding_state(holding->held) == COORD_HOLDING_LOST;
+}
+
 /* One of the two that share it has let go. */
 static void one_left(struct fs *fs, struct fs_holding *holding)
 {
 	if ((holding->posix == COORD_NONE && holding->flock == COORD_NONE) ||
-		coord_holding_state(holding->held) == COORD_HOLDING_LOST)
+		fs_holding_lost(holding))
 		let_go(fs, holding);
 }
 
@@ -267,7 +275,7 @@ static void adopt_next(struct fs *fs, struct fs_holding *holding)
 	coord_list_each (use, &holding->handle->uses, of_handle) {
 		struct fs_holding *other = use->holding;
 		if (other == holding || !other->owned || is_flocked(other) ||
-			coord_holding_state(other->held) == COORD_HOLDING_LOST)
+			fs_holding_lost(other))
 			continue;
 		if (!found || (coord_list_empty(&found->waits) && !coord_list_empty(&other->waits)))
 			found = other;
@@ -354,10 +362,9 @@ struct fs_holding *fs_handle_holding(const struct fs_handle *handle)
 	const struct fs_use *use;
 	coord_list_each (use, &handle->uses, of_handle) {
 		struct fs_holding *holding = use->holding;
-		enum coord_holding_state state = coord_holding_state(holding->held);
-		if (state == COORD_HOLDING_LOST)
+		if (fs_holding_lost(holding))
 			return holding;
-		if (state == COORD_HELD && !found)
+		if (!found && coord_holding_state(holding->held) == COORD_HELD)
 			found = holding;
 	}
 	return found;
@@ -444,6 +451,9 @@ static void wait_joined(void *user, int status, const struct coord_row *rows, si
 static void wait_granted(struct fs_wait *wait)
 {
 	struct fs_holding *holding = wait->holding;
+	if (holding->dropped)
+		holding->flock = holding->posix = COORD_NONE;
+	holding->dropped = false;
 	if (wait->posix)
 		holding->posix = wait->mode;
 	else
@@ -471,7 +481,7 @@ static void wait_done(struct coord_wait *coord_wait, int status)
 		return;
 	}
 	/* A failed conversion of flock(2) has let go of what was held. */
-	if (coord_holding_state(holding->held) == COORD_FREE) {
+	if (coord_holding_state(holding->held) == COORD_FREE && !holding->dropped) {
 		bool had = holding->flock != COORD_NONE || holding->posix != COORD_NONE;
 		holding->flock = holding->posix = COORD_NONE;
 		if (had && is_member(holding))
@@ -758,7 +768,10 @@ void fs_flocks_release(struct fs *fs, struct fs_handle *handle)
 
 void fs_flocks_drop(struct fs *fs, struct fs_holding *holding)
 {
-	let_go(fs, holding);
+	holding->dropped = true;
+	coord_unlock(holding->held, NULL, NULL);
+	fs_dirs_forget(holding->inode->parent, holding->inode->name);
+	fs_holding_notify(holding);
 }
 
 void fs_flock_excl(struct fs_call *call)

@@ -341,6 +341,7 @@ struct fs_holding {
 	struct coord_holding *held;
 	enum coord_mode flock, posix; /* what each of the two asked for and has */
 	bool owned; /* owner is set: fcntl uses it */
+	bool dropped; /* rm took it: as if lost, but it may be locked again */
 	struct {
 		struct fs_inode *inode;
 		uint64_t owner;
@@ -364,12 +365,13 @@ void fs_flocks_flush(struct fs *, struct fs_inode *, uint64_t owner);
 /* Ends what was taken through the handle. */
 void fs_flocks_release(struct fs *, struct fs_handle *);
 void fs_flocks_release_flock(struct fs *, struct fs_handle *);
-/* Lets go of a holding for good, on behalf of rm: it is free afterwards. */
+/* Lets go of a holding on behalf of rm: for its handles it is lost, until they unlock, lock or close. */
 void fs_flocks_drop(struct fs *, struct fs_holding *);
 /* O_EXCL: an exclusive try on the handle of a CREATE. Answers the call. */
 void fs_flock_excl(struct fs_call *);
 /* The holding through which the handle holds or lost something, or NULL. */
 struct fs_holding *fs_handle_holding(const struct fs_handle *);
+bool fs_holding_lost(const struct fs_holding *);
 /* The handle through which it was taken, of several the first. */
 struct fs_handle *fs_holding_handle(const struct fs_holding *);
 /* It was lost: wakes those who poll its handles. */
