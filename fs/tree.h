@@ -23,6 +23,7 @@
 #define FUSE_USE_VERSION 312
 #include <fuse_lowlevel.h>
 
+#include "coord/caps.h"
 #include "coord/coord.h"
 #include "coord/names.h"
 #include "coord/table.h"
@@ -103,6 +104,11 @@ struct fs_draft {
 	bool overflown; /* too large, until it is truncated */
 	bool pending; /* text that is not published */
 	bool finished; /* text was a whole JSON value: the next one begins anew */
+	/* Of the write that is being published: how it was before, and the value that it ends with. */
+	size_t len_before;
+	bool finished_before;
+	struct coord_bytes last; /* in text */
+	enum coord_caps_text last_look;
 };
 
 struct fs_handle {
@@ -137,7 +143,9 @@ struct fs_call {
 	struct fs_inode *inode; /* what it is about; referenced; may be NULL */
 	struct fs_handle *handle; /* may be NULL */
 	bool owns_handle; /* an OPEN or CREATE that was not answered yet */
-	bool registered, interrupted;
+	bool limited; /* limit was set */
+	bool interrupted; /* and that by an interrupt */
+	bool changing; /* a change was sent: no interrupt ends it */
 	struct coord_req *wait;
 	struct fs_wait *lock; /* O_EXCL: owned */
 	struct coord_timer limit;
@@ -255,7 +263,7 @@ void fs_reply_plain_attr(fuse_req_t, struct fs_inode *);
 
 /* ---- calls ---- */
 /* Begins a call about an inode and perhaps a handle, and listens for its interrupt. NULL: it was answered
- * (ENOMEM, EINTR). Call it first thing. */
+ * (ENOMEM). Call it first thing. */
 struct fs_call *fs_call_new(fuse_req_t, struct fs_inode *, struct fs_handle *);
 /* Each answers and frees the call. code is an errno or its negative; 0: success. */
 void fs_call_error(struct fs_call *, int code);
@@ -268,6 +276,8 @@ void fs_call_created(struct fs_call *, const struct stat *);
 void fs_call_free(struct fs_call *);
 /* Answers with late when ms have passed. */
 void fs_call_limit(struct fs_call *, uint64_t ms, int late);
+/* A change is being sent that has no limit but the coordinator's: it is waited for. */
+void fs_call_changing(struct fs_call *);
 /* For calls during which a directory is locked: a limit, and -EHOSTDOWN at once while suspended.
  * Returns false if the call was answered. */
 bool fs_call_short(struct fs_call *);
