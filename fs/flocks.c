@@ -45,7 +45,8 @@ static void wait_ask(struct fs_wait *wait)
 	if (holding->dropped)
 		other = COORD_NONE;
 	unsigned flags = wait->blocking ? COORD_LOCK_WAIT : 0;
-	if (wait->posix)
+	/* flock(2) may let go to convert; it must not take the other's lock along. */
+	if (wait->posix || other != COORD_NONE)
 		flags |= COORD_LOCK_ATOMIC;
 	if (wait->call)
 		flags |= COORD_LOCK_SHORT;
@@ -230,12 +231,24 @@ bool fs_holding_lost(const struct fs_holding *holding)
 	return holding->dropped || coord_holding_state(holding->held) == COORD_HOLDING_LOST;
 }
 
-/* One of the two that share it has let go. */
+static void downgrade(struct fs_holding *holding)
+{
+	struct coord_wait wait = {0};
+	waits_stop(holding);
+	coord_lock(holding->held, COORD_SHARED, COORD_LOCK_WAIT | COORD_LOCK_ATOMIC, &wait);
+	coord_wait_cancel(&wait, false);
+	waits_restart(holding);
+	fs_dirs_forget(holding->inode->parent, holding->inode->name);
+}
+
+/* One of the two that share it has let go: what the other needs stays, and what it lost stays lost. */
 static void one_left(struct fs *fs, struct fs_holding *holding)
 {
-	if ((holding->posix == COORD_NONE && holding->flock == COORD_NONE) ||
-		fs_holding_lost(holding))
+	if (holding->posix == COORD_NONE && holding->flock == COORD_NONE)
 		let_go(fs, holding);
+	else if (coord_holding_mode(holding->held) == COORD_EXCLUSIVE &&
+		 holding->flock != COORD_EXCLUSIVE && holding->posix != COORD_EXCLUSIVE)
+		downgrade(holding);
 }
 
 /* Another owner's holding becomes one with that of the handle's flock, which it was shut out by. */
@@ -395,6 +408,17 @@ void fs_wait_drop(struct fs_wait *wait)
 	free(wait);
 }
 
+/* A conversion of flock(2) that failed or was interrupted has let go of what was held. */
+static void forget_let_go(struct fs *fs, struct fs_holding *holding)
+{
+	if (coord_holding_state(holding->held) != COORD_FREE || holding->dropped)
+		return;
+	bool had = holding->flock != COORD_NONE || holding->posix != COORD_NONE;
+	holding->flock = holding->posix = COORD_NONE;
+	if (had && is_member(holding))
+		fs_member_unbind(fs, holding->inode);
+}
+
 static void wait_answer(struct fs_wait *wait, int code)
 {
 	struct fs *fs = wait->fs;
@@ -402,11 +426,14 @@ static void wait_answer(struct fs_wait *wait, int code)
 	bool interrupted = wait->interrupted;
 	fuse_req_t req = wait->req;
 	fs_wait_drop(wait);
+	if (code)
+		forget_let_go(fs, holding);
 	/* Whoever cannot be told does not hold. */
 	bool untold = fuse_reply_err(req, fs_lock_errno(code)) < 0 && code == 0;
-	if (untold || (interrupted && coord_list_empty(&holding->waits) &&
-			      holding->flock == COORD_NONE && holding->posix == COORD_NONE))
+	if (untold)
 		let_go(fs, holding);
+	else if (interrupted && coord_list_empty(&holding->waits))
+		one_left(fs, holding); /* it may have been granted, and the answer on its way */
 	if (!interrupted)
 		tidy(fs, holding);
 }
@@ -474,18 +501,10 @@ static void wait_granted(struct fs_wait *wait)
 static void wait_done(struct coord_wait *coord_wait, int status)
 {
 	struct fs_wait *wait = coord_container(coord_wait, struct fs_wait, wait);
-	struct fs_holding *holding = wait->holding;
 	wait->running = false;
 	if (status == 0) {
 		wait_granted(wait);
 		return;
-	}
-	/* A failed conversion of flock(2) has let go of what was held. */
-	if (coord_holding_state(holding->held) == COORD_FREE && !holding->dropped) {
-		bool had = holding->flock != COORD_NONE || holding->posix != COORD_NONE;
-		holding->flock = holding->posix = COORD_NONE;
-		if (had && is_member(holding))
-			fs_member_unbind(wait->fs, holding->inode);
 	}
 	wait_end(wait, status);
 }
@@ -759,8 +778,7 @@ void fs_flocks_release(struct fs *fs, struct fs_handle *handle)
 			holding->flock = COORD_NONE;
 			holding->handle = NULL;
 			handle->holding = NULL;
-			if (holding->posix == COORD_NONE)
-				let_go(fs, holding);
+			one_left(fs, holding);
 			tidy(fs, holding);
 		}
 	}
