@@ -694,16 +694,40 @@ void fs_setlk(fuse_req_t req, struct fs_handle *handle, uint64_t owner, const st
 		acquire(req, handle, holding, mode, true, wait);
 }
 
-static void reply_getlk(fuse_req_t req, enum coord_mode asked, const struct fs_holding *mine,
-	const struct coord_lock_info *info)
+/* What the owner has, or would share if it locked through this handle. */
+static const struct fs_holding *getlk_mine(
+	struct fs *fs, const struct fs_handle *handle, uint64_t owner)
 {
+	const struct fs_holding *mine = posix_find(fs, handle->inode, owner);
+	if (mine || !handle->holding || handle->holding->owned)
+		return mine;
+	return handle->holding;
+}
+
+static bool is_other(void *user, struct coord_holding *held)
+{
+	return coord_holding_user(held) != user;
+}
+
+static void reply_getlk(fuse_req_t req, const struct fs_handle *handle,
+	const struct fs_holding *mine, enum coord_mode asked, const struct coord_lock_info *info)
+{
+	struct fs *fs = fs_of(req);
 	struct flock lock = {.l_type = F_UNLCK, .l_whence = SEEK_SET};
 	enum coord_mode own = mine ? coord_holding_mode(mine->held) : COORD_NONE;
+	char buf[2 * COORD_NAME_MAX + 2];
 	bool others =
 		info->held && own != COORD_EXCLUSIVE && (own == COORD_NONE || info->holders > 1);
 	if (others && (info->mode == COORD_EXCLUSIVE || asked == COORD_EXCLUSIVE)) {
+		struct coord_holding *held =
+			coord_lock_holders(fs->coord, handle->inode->type->lock_kind,
+				lock_name(handle->inode, buf), is_other, (void *)mine);
 		lock.l_type = info->mode == COORD_SHARED ? F_RDLCK : F_WRLCK;
-		lock.l_pid = own == COORD_NONE ? (pid_t)info->pid : 0;
+		if (held)
+			lock.l_pid =
+				(pid_t)((struct fs_holding *)coord_holding_user(held))->taker_pid;
+		else if (!info->local)
+			lock.l_pid = (pid_t)info->pid;
 	}
 	fuse_reply_lock(req, &lock);
 }
@@ -711,12 +735,19 @@ static void reply_getlk(fuse_req_t req, enum coord_mode asked, const struct fs_h
 static void getlk_looked(void *user, int status, const struct coord_lock_info *info)
 {
 	struct fs_call *call = user;
+	const struct fs_handle *handle = call->handle;
+	struct coord_lock_info now;
 	call->wait = NULL;
 	if (status < 0) {
 		fs_call_error(call, fs_lock_errno(status));
 		return;
 	}
-	reply_getlk(call->req, (enum coord_mode)call->flags, NULL, info);
+	/* Of what is shared here, too, the look has told how many share it elsewhere. */
+	if (coord_lock_peek(call->fs->coord, handle->inode->type->lock_kind, handle->inode->name,
+		    &now) == 0)
+		info = &now;
+	reply_getlk(call->req, handle, getlk_mine(call->fs, handle, call->owner),
+		(enum coord_mode)call->flags, info);
 	fs_call_free(call);
 }
 
@@ -732,27 +763,27 @@ void fs_getlk(fuse_req_t req, struct fs_handle *handle, uint64_t owner, const st
 		fuse_reply_err(req, lock->l_start ? EINVAL : EOPNOTSUPP);
 		return;
 	}
-	const struct fs_holding *mine = posix_find(fs, handle->inode, owner);
-	if (!mine)
-		mine = handle->holding;
+	const struct fs_holding *mine = getlk_mine(fs, handle, owner);
 	if (kind == COORD_MEMBER) {
 		fs_member_lock_info(fs, name, &info);
-		reply_getlk(req, asked, mine, &info);
+		reply_getlk(req, handle, mine, asked, &info);
 		return;
 	}
 	/* What others hold is asked: a notice of it may be on its way. */
 	int r = coord_lock_peek(fs->coord, kind, name, &info);
-	if (r != -EAGAIN && (r < 0 || info.local)) {
+	bool unsure = r == 0 && mine && info.partial && asked == COORD_EXCLUSIVE;
+	if (r != -EAGAIN && (r < 0 || (info.local && !unsure))) {
 		if (r < 0)
 			fuse_reply_err(req, -r);
 		else
-			reply_getlk(req, asked, mine, &info);
+			reply_getlk(req, handle, mine, asked, &info);
 		return;
 	}
 	struct fs_call *call = fs_call_new(req, handle->inode, handle);
 	if (!call)
 		return;
 	call->flags = asked;
+	call->owner = owner;
 	fs_call_started(
 		call, coord_lock_look(fs->coord, kind, name, getlk_looked, call, &call->wait));
 }

@@ -155,6 +155,7 @@ struct fs_call {
 	size_t size; /* READ, READDIR, WRITE ... */
 	off_t off;
 	int flags;
+	uint64_t owner; /* GETLK */
 	uint32_t uid;
 	struct fuse_file_info fi; /* OPEN, CREATE */
 };

@@ -144,6 +144,70 @@ class Fcntl:
                 self.assertEqual(two.fcntl_lock(other, GET, RD)[0], UNLCK)
             drop()
 
+    def test_getlk_shows_another_owner_of_the_same_handle(self):
+        fd = self.open(self.a("locks/l"))
+        lib.fcntl_lock(fd, OFD_SET, WR)
+        self.assertEqual(lib.fcntl_lock(fd, GET, WR)[0], WR)
+        self.assertEqual(lib.fcntl_lock(fd, OFD_GET, WR)[0], UNLCK)
+        lib.fcntl_lock(fd, OFD_SET, UNLCK)
+        fcntl.flock(fd, EX)
+        self.assertEqual(lib.fcntl_lock(fd, GET, WR)[0], UNLCK, "it would share the flock's")
+
+    def test_getlk_of_a_sharer_names_another(self):
+        one, fd, two, other = self.two()
+        for first, its, second, pid in ((one, fd, two, two.pid), (two, other, one, one.pid)):
+            one.fcntl_lock(fd, SET, RD)
+            two.fcntl_lock(other, SET, RD)
+            found = first.fcntl_lock(its, GET, WR)
+            self.assertEqual(found[0], RD)
+            self.assertIn(found[3], (pid, 0) if self.crossing else (pid,))
+            self.assertEqual(first.fcntl_lock(its, GET, RD)[0], UNLCK)
+            second.fcntl_lock(fd if second is one else other, SET, UNLCK)
+            lib.wait_until(lambda: first.fcntl_lock(its, GET, WR)[0] == UNLCK)
+            first.fcntl_lock(its, SET, UNLCK)
+
+    def test_an_interrupted_conversion_of_flock_has_let_go(self):
+        fd = self.open(self.a("locks/l"))
+        other = self.agent()
+        there = other.open_flock(self.b("locks/l"), os.O_RDWR | os.O_CREAT, SH)
+        fcntl.flock(fd, SH)
+        self.interrupted(fcntl.flock, fd, EX)
+        other.flock(there, UN)
+        lib.fcntl_lock(fd, SET, WR)
+        lib.fcntl_lock(fd, SET, UNLCK)
+        other.flock(there, EX)
+
+    def test_a_failed_conversion_of_flock_keeps_the_lock_of_fcntl(self):
+        fd = self.open(self.a("locks/l"))
+        other = self.agent()
+        there = other.open_flock(self.b("locks/l"), os.O_RDWR | os.O_CREAT, SH)
+        lib.fcntl_lock(fd, SET, RD)
+        fcntl.flock(fd, SH)
+        self.fails((errno.EAGAIN, errno.ENOLCK), fcntl.flock, fd, EX | NB)
+        self.fails((errno.EAGAIN, errno.ENOLCK), other.flock, there, EX | NB)
+
+    def test_an_unlock_leaves_what_the_other_of_the_two_asked_for(self):
+        fd = self.open(self.a("locks/l"))
+        other = self.agent()
+        there = other.open(self.a("locks/l"))
+        for take, leave, end in (
+                (lambda: (lib.fcntl_lock(fd, SET, RD), fcntl.flock(fd, EX)),
+                 lambda: fcntl.flock(fd, UN), lambda: lib.fcntl_lock(fd, SET, UNLCK)),
+                (lambda: (fcntl.flock(fd, SH), lib.fcntl_lock(fd, SET, WR)),
+                 lambda: lib.fcntl_lock(fd, SET, UNLCK), lambda: fcntl.flock(fd, UN))):
+            try:
+                take()
+            except OSError as error:
+                self.assertEqual(error.errno, errno.ENOLCK)
+                return
+            self.fails(HELD, other.fcntl_lock, there, SET, RD)
+            leave()
+            other.fcntl_lock(there, SET, RD)
+            self.fails(HELD, other.fcntl_lock, there, SET, WR)
+            end()
+            other.fcntl_lock(there, SET, WR)
+            other.fcntl_lock(there, SET, UNLCK)
+
     def test_downgrade_is_atomic(self):
         one, fd, two, other = self.two()
         third = self.agent()
