@@ -42,8 +42,6 @@ static void wait_ask(struct fs_wait *wait)
 {
 	const struct fs_holding *holding = wait->holding;
 	enum coord_mode mode = wait->mode, other = wait->posix ? holding->flock : holding->posix;
-	if (holding->dropped)
-		other = COORD_NONE;
 	unsigned flags = wait->blocking ? COORD_LOCK_WAIT : 0;
 	/* flock(2) may let go to convert; it must not take the other's lock along. */
 	if (wait->posix || other != COORD_NONE)
@@ -478,8 +476,6 @@ static void wait_joined(void *user, int status, const struct coord_row *rows, si
 static void wait_granted(struct fs_wait *wait)
 {
 	struct fs_holding *holding = wait->holding;
-	if (holding->dropped)
-		holding->flock = holding->posix = COORD_NONE;
 	holding->dropped = false;
 	if (wait->posix)
 		holding->posix = wait->mode;
@@ -548,6 +544,9 @@ static void wait_start(struct fs_wait *wait)
 	if (handle->leader && coord_holding_state(holding->held) == COORD_FREE)
 		r = coord_holding_set_leader(
 			holding->held, (struct coord_bytes){handle->leader, handle->leader_len});
+	/* What rm took of the other of the two is not made good by this one. */
+	if (holding->dropped && (wait->posix ? holding->flock : holding->posix) != COORD_NONE)
+		r = -EIO;
 	if (r < 0) {
 		wait_end(wait, r);
 		return;

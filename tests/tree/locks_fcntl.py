@@ -253,6 +253,32 @@ class Fcntl:
         two.fcntl_lock(other, SET, UNLCK)
         one.result()
 
+    def test_flock_through_the_second_handle_of_a_posix_lock(self):
+        """It shares the holding of the one handle through which it is asked for."""
+        one, two = self.open(self.a("locks/l")), self.open(self.a("locks/l"))
+        for fd in (one, two):
+            lib.fcntl_lock(fd, SET, WR)
+        fcntl.flock(two, EX | NB)
+        self.fails(errno.EAGAIN, fcntl.flock, one, EX | NB)
+        os.close(one)
+        other = self.agent()
+        there = other.open(self.b("locks/l"))
+        self.fails(errno.EAGAIN, other.flock, there, EX | NB)
+        os.fsync(two)
+        fcntl.flock(two, UN)
+        other.flock(there, EX)
+
+    def test_what_rm_took_of_both_is_lost_until_both_unlock(self):
+        fd = self.open(self.a("locks/l"))
+        fcntl.flock(fd, EX)
+        lib.fcntl_lock(fd, SET, WR)
+        os.unlink(self.a("locks/l"))
+        self.fails(errno.EIO, lib.fcntl_lock, fd, SET, WR)
+        lib.fcntl_lock(fd, SET, UNLCK)
+        self.fails(errno.EIO, os.fsync, fd)
+        fcntl.flock(fd, EX)
+        os.fsync(fd)
+
     def wait_in_thread(self, fd, kind=WR):
         """A thread of the test that waits; gives what ends with it."""
         found = []

@@ -256,9 +256,10 @@ class Files:
 
     def test_rm_of_the_same_session_is_a_loss_for_the_holder(self):
         """It was not asked: it must not believe in its lock, nor read the token of the next."""
-        for take, release in ((lambda fd: holder.flock(fd, SH), lambda fd: holder.flock(fd, UN)),
-                              (lambda fd: holder.fcntl_lock(fd, fcntl.F_SETLK, fcntl.F_WRLCK),
-                               lambda fd: holder.fcntl_lock(fd, fcntl.F_SETLK, fcntl.F_UNLCK))):
+        for take, release in (
+                (lambda fd: holder.flock(fd, SH | NB), lambda fd: holder.flock(fd, UN)),
+                (lambda fd: holder.fcntl_lock(fd, fcntl.F_SETLK, fcntl.F_WRLCK),
+                 lambda fd: holder.fcntl_lock(fd, fcntl.F_SETLK, fcntl.F_UNLCK))):
             holder = self.agent(newsession=False)
             fd = holder.open(self.a("locks/l"))
             take(fd)
@@ -268,8 +269,7 @@ class Files:
             self.fails(errno.EIO, holder.fsync, fd)
             self.fails(errno.EIO, holder.pread, fd, 100, 0)
             self.fails(errno.EIO, holder.write_fd, fd, b"x")
-            self.fails((errno.EAGAIN, errno.EACCES), holder.fcntl_lock, fd, fcntl.F_SETLK,
-                       fcntl.F_RDLCK)
+            self.fails((errno.EAGAIN, errno.EACCES), take, fd)
             self.fails(errno.EIO, holder.fsync, fd)
             release(fd)
             holder.fsync(fd)
