@@ -146,6 +146,7 @@ static void removed_group(void *user, int status, const struct coord_row *rows, 
 
 static void remove_group(struct fs_call *call)
 {
+	fs_call_changing(call);
 	fs_call_started(call, coord_group_delete(call->fs->coord, call->inode->name, removed_group,
 				      call, &call->wait));
 }

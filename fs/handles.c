@@ -26,7 +26,7 @@ int fs_handle_new(fuse_req_t req, struct fs_inode *inode, const struct fuse_file
 	handle->opener_uid = ctx->uid;
 	handle->opener_pid = ctx->pid;
 	handle->writable = (fi->flags & O_ACCMODE) != O_RDONLY;
-	coord_list_init(&handle->holdings);
+	coord_list_init(&handle->uses);
 	coord_list_add(&inode->opens, &handle->link);
 	inode->handles++;
 	if (inode->type->lockable)

@@ -353,8 +353,9 @@ void fs_onloss_signal(struct fs *fs, struct fs_holding *holding)
 		return;
 	}
 	target->ino = holding->inode->ino;
-	if (holding->handle->opener)
-		target->traces[0] = *holding->handle->opener;
+	const struct fs_handle *handle = fs_holding_handle(holding);
+	if (handle->opener)
+		target->traces[0] = *handle->opener;
 	if (holding->taker)
 		target->traces[1] = *holding->taker;
 	coord_loop_defer(fs->loop, &onloss->task);

@@ -23,6 +23,7 @@
 #define FUSE_USE_VERSION 312
 #include <fuse_lowlevel.h>
 
+#include "coord/caps.h"
 #include "coord/coord.h"
 #include "coord/names.h"
 #include "coord/table.h"
@@ -103,6 +104,11 @@ struct fs_draft {
 	bool overflown; /* too large, until it is truncated */
 	bool pending; /* text that is not published */
 	bool finished; /* text was a whole JSON value: the next one begins anew */
+	/* Of the write that is being published: how it was before, and the value that it ends with. */
+	size_t len_before;
+	bool finished_before;
+	struct coord_bytes last; /* in text */
+	enum coord_caps_text last_look;
 };
 
 struct fs_handle {
@@ -120,7 +126,7 @@ struct fs_handle {
 	off_t base; /* where content begins, in the kernel's offsets */
 	/* By kind. */
 	struct fs_holding *holding; /* what flock through this handle holds */
-	struct coord_list holdings; /* all that were taken through it */
+	struct coord_list uses; /* holdings that were taken or waited for through it */
 	struct fs_draft *draft; /* members opened for writing */
 	struct fs_snapshot *snapshot; /* directories */
 	char *leader; /* LEADER: the id written before campaigning */
@@ -137,7 +143,9 @@ struct fs_call {
 	struct fs_inode *inode; /* what it is about; referenced; may be NULL */
 	struct fs_handle *handle; /* may be NULL */
 	bool owns_handle; /* an OPEN or CREATE that was not answered yet */
-	bool registered, interrupted;
+	bool limited; /* limit was set */
+	bool interrupted; /* and that by an interrupt */
+	bool changing; /* a change was sent: no interrupt ends it */
 	struct coord_req *wait;
 	struct fs_wait *lock; /* O_EXCL: owned */
 	struct coord_timer limit;
@@ -147,6 +155,7 @@ struct fs_call {
 	size_t size; /* READ, READDIR, WRITE ... */
 	off_t off;
 	int flags;
+	uint64_t owner; /* GETLK */
 	uint32_t uid;
 	struct fuse_file_info fi; /* OPEN, CREATE */
 };
@@ -255,7 +264,7 @@ void fs_reply_plain_attr(fuse_req_t, struct fs_inode *);
 
 /* ---- calls ---- */
 /* Begins a call about an inode and perhaps a handle, and listens for its interrupt. NULL: it was answered
- * (ENOMEM, EINTR). Call it first thing. */
+ * (ENOMEM). Call it first thing. */
 struct fs_call *fs_call_new(fuse_req_t, struct fs_inode *, struct fs_handle *);
 /* Each answers and frees the call. code is an errno or its negative; 0: success. */
 void fs_call_error(struct fs_call *, int code);
@@ -268,6 +277,8 @@ void fs_call_created(struct fs_call *, const struct stat *);
 void fs_call_free(struct fs_call *);
 /* Answers with late when ms have passed. */
 void fs_call_limit(struct fs_call *, uint64_t ms, int late);
+/* A change is being sent that has no limit but the coordinator's: it is waited for. */
+void fs_call_changing(struct fs_call *);
 /* For calls during which a directory is locked: a limit, and -EHOSTDOWN at once while suspended.
  * Returns false if the call was answered. */
 bool fs_call_short(struct fs_call *);
@@ -334,18 +345,27 @@ void fs_uids_done(struct fs *);
 /* ---- flocks ---- */
 struct fs_holding {
 	struct coord_node node; /* in fs->owners while it has an owner */
-	struct coord_list link; /* handle->holdings */
-	struct fs_inode *inode; /* the handle's */
-	struct fs_handle *handle; /* through which it was taken */
+	struct coord_list uses; /* handles through which it was taken or waited for; never none */
+	struct coord_list waits; /* requests that wait for it */
+	struct fs_inode *inode; /* the handles' */
+	struct fs_handle *handle; /* for whose flock it is; NULL: fcntl only */
 	struct coord_holding *held;
 	enum coord_mode flock, posix; /* what each of the two asked for and has */
 	bool owned; /* owner is set: fcntl uses it */
+	bool dropped; /* rm took it: as if lost, but it may be locked again */
 	struct {
 		struct fs_inode *inode;
 		uint64_t owner;
 	} key;
-	uint32_t taker_pid, taker_uid, waits; /* waits: requests that wait for it */
+	uint32_t taker_pid, taker_uid;
 	struct fs_trace *taker; /* with on_loss */
+};
+
+/* One of the pairs of a holding and a handle. */
+struct fs_use {
+	struct coord_list of_handle, of_holding;
+	struct fs_handle *handle;
+	struct fs_holding *holding;
 };
 
 void fs_flock(fuse_req_t, struct fs_handle *, int op);
@@ -356,12 +376,17 @@ void fs_flocks_flush(struct fs *, struct fs_inode *, uint64_t owner);
 /* Ends what was taken through the handle. */
 void fs_flocks_release(struct fs *, struct fs_handle *);
 void fs_flocks_release_flock(struct fs *, struct fs_handle *);
-/* Lets go of a holding for good, on behalf of rm: it is free afterwards. */
+/* Lets go of a holding on behalf of rm: for its handles it is lost, until they unlock, lock or close. */
 void fs_flocks_drop(struct fs *, struct fs_holding *);
 /* O_EXCL: an exclusive try on the handle of a CREATE. Answers the call. */
 void fs_flock_excl(struct fs_call *);
 /* The holding through which the handle holds or lost something, or NULL. */
 struct fs_holding *fs_handle_holding(const struct fs_handle *);
+bool fs_holding_lost(const struct fs_holding *);
+/* The handle through which it was taken, of several the first. */
+struct fs_handle *fs_holding_handle(const struct fs_holding *);
+/* It was lost: wakes those who poll its handles. */
+void fs_holding_notify(struct fs_holding *);
 /* Is this thread blocked in a lock request? For onloss. */
 size_t fs_waiting_pids(struct fs *, int32_t *ret, size_t max);
 void fs_waits_end(struct fs *, int code);
