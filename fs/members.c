@@ -441,8 +441,9 @@ static bool is_blank(const char *data, size_t len)
 	return true;
 }
 
-static int draft_add(struct fs_draft *draft, const char *data, size_t len)
+static int draft_add(struct fs_handle *handle, const char *data, size_t len)
 {
+	struct fs_draft *draft = handle->draft;
 	if (draft->finished)
 		draft->len = 0;
 	draft->finished = false;
@@ -452,9 +453,13 @@ static int draft_add(struct fs_draft *draft, const char *data, size_t len)
 		size_t size = draft->size ? draft->size : 256;
 		while (size < draft->len + len)
 			size *= 2;
+		if (!fs_charge(handle, draft->size, size))
+			return -EDQUOT;
 		char *text = realloc(draft->text, size);
-		if (!text)
+		if (!text) {
+			fs_charge(handle, size, draft->size);
 			return -ENOMEM;
+		}
 		draft->text = text;
 		draft->size = size;
 	}
@@ -503,7 +508,7 @@ static void member_write(fuse_req_t req, struct fs_handle *handle, const char *d
 		fuse_reply_write(req, len);
 		return;
 	}
-	int r = draft_add(draft, data, len);
+	int r = draft_add(handle, data, len);
 	if (r < 0) {
 		/* Half of a content is not published either, now or with what may follow. */
 		draft->refused = draft->overflown = true;
