@@ -76,12 +76,12 @@ static void made_add(struct fs *fs, struct coord_bytes name, uint32_t uid)
 	struct made *made = malloc(sizeof(*made) + name.len);
 	if (!made)
 		return;
-	memcpy(made->name, name.data, name.len);
 	*made = (struct made){
 		.node = {.key = {made->name, name.len}},
 		.uid = uid,
 		.there = true,
 	};
+	memcpy(made->name, name.data, name.len);
 	if (coord_table_add(&fs->made, &made->node) < 0)
 		free(made);
 }
