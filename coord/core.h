@@ -222,6 +222,8 @@ struct coord {
 	struct coord_list grants;
 	uint64_t owner_next;
 	struct coord_table locks, members, watches, views;
+	struct coord_list views_kept;
+	uint32_t views_kept_len;
 	uint32_t locks_busy, members_busy, members_len;
 	struct coord_task stop_task, fail_task;
 	int fail_status;

@@ -464,8 +464,9 @@ static bool is_blank(const char *data, size_t len)
 	return true;
 }
 
-static int draft_add(struct fs_draft *draft, const char *data, size_t len)
+static int draft_add(struct fs_handle *handle, const char *data, size_t len)
 {
+	struct fs_draft *draft = handle->draft;
 	if (draft->finished)
 		draft->len = 0;
 	draft->finished = false;
@@ -475,9 +476,13 @@ static int draft_add(struct fs_draft *draft, const char *data, size_t len)
 		size_t size = draft->size ? draft->size : 256;
 		while (size < draft->len + len)
 			size *= 2;
+		if (!fs_charge(handle, draft->size, size))
+			return -EDQUOT;
 		char *text = realloc(draft->text, size);
-		if (!text)
+		if (!text) {
+			fs_charge(handle, size, draft->size);
 			return -ENOMEM;
+		}
 		draft->text = text;
 		draft->size = size;
 	}
@@ -522,7 +527,7 @@ static void member_write(fuse_req_t req, struct fs_handle *handle, const char *d
 	}
 	draft->finished_before = draft->finished;
 	draft->len_before = draft->finished ? 0 : draft->len;
-	int r = draft_add(draft, data, len);
+	int r = draft_add(handle, data, len);
 	if (r < 0) {
 		/* Half of a content is not published either, now or with what may follow. */
 		draft->refused = draft->overflown = true;

@@ -32,6 +32,11 @@
 /* Limits for each uid but root. A waiter costs the daemon less than 1 KiB. */
 #define FS_WAITERS_MAX 65536 /* blocked flock and fcntl requests: ENOLCK */
 #define FS_HANDLES_MAX 65536 /* open files and directories: ENFILE */
+/* What its handles keep: listings (ENFILE), contents that were read or written (EDQUOT). Nothing is added
+ * to that much, so there may be one piece more. */
+#define FS_BYTES_MAX (64 << 20)
+/* When names were changed here, by hash. A power of two. */
+#define FS_CHANGED 4096
 /* How long a request may take during which the kernel keeps a directory locked. */
 #define FS_SHORT_MS 1000
 
@@ -59,6 +64,7 @@ struct fs_wait;
 
 struct fs_inode {
 	struct coord_node node; /* in fs->inodes; the key is parent and name */
+	struct fs *fs;
 	const struct fs_type *type;
 	enum fs_kind kind;
 	bool hashed;
@@ -79,18 +85,30 @@ struct fs_inode {
 /* One entry of a snapshot. */
 struct fs_entry {
 	struct coord_row row; /* its bytes lie in the snapshot's memory */
-	const char *file; /* encoded name; NULL: forgotten because we changed it */
+	const char *file; /* encoded name */
 	uint32_t next; /* of the same bucket, index + 1 */
 };
 
+/* Who opened a directory. Without holes: its bytes are a key. */
+struct fs_reader {
+	const struct fs_inode *dir;
+	int32_t pid;
+	uint32_t uid;
+};
+
 struct fs_snapshot {
+	struct coord_node node; /* in fs->readers, if it answers */
+	struct fs_reader reader;
+	bool answers; /* of what its opener has open there, this was read last */
+	uint64_t stamp; /* of fs, when the listing began */
+	uint64_t used_ms; /* when it was taken or read from */
+	size_t size; /* all its memory */
 	struct fs_entry *entries;
 	size_t len;
 	uint32_t *buckets; /* index + 1 */
 	size_t buckets_len; /* a power of two */
 	bool indexed; /* buckets are filled, at the first look-up */
 	char *memory;
-	uint64_t taken_us;
 };
 
 /* What was written through a handle to a member, and how far it was published. */
@@ -115,6 +133,7 @@ struct fs_handle {
 	struct coord_list link; /* inode->opens */
 	struct fs_inode *inode; /* referenced */
 	struct fs_uid *uid; /* who is charged for it; NULL: nobody */
+	size_t bytes; /* charged for what is kept below */
 	uint32_t opener_uid;
 	int32_t opener_pid;
 	bool writable;
@@ -154,6 +173,7 @@ struct fs_call {
 	void (*late_fn)(struct fs_call *); /* instead of late */
 	size_t size; /* READ, READDIR, WRITE ... */
 	off_t off;
+	uint64_t stamp; /* OPENDIR, READDIR: fs->stamp when it came */
 	int flags;
 	uint64_t owner; /* GETLK */
 	uint32_t uid;
@@ -220,7 +240,12 @@ struct fs {
 	struct coord_list unhashed; /* removed, but known to the kernel or open */
 	struct coord_list calls, waits;
 	uint32_t pending; /* how many are in these */
-	struct coord_list uids, made;
+	struct coord_list uids;
+	struct coord_table made; /* groups.c: who made a group here */
+	struct coord_req *made_sweep;
+	size_t made_max; /* when to look which are left */
+	struct coord_table readers; /* dirs.c: the snapshots that answer, by who opened them */
+	uint64_t stamp, changed[FS_CHANGED]; /* counts changes of names; each one's last, by hash */
 	uint64_t started_us;
 	struct fs_onloss *onloss; /* NULL: nobody is signalled */
 };
@@ -319,13 +344,13 @@ void fs_dirs_open(fuse_req_t, struct fs_inode *, const struct fuse_file_info *);
 void fs_dirs_read(fuse_req_t, struct fs_handle *, size_t size, off_t off);
 /* From type->list: these rows (NULL-ended list), of which those with the flag `without` are left out. */
 void fs_dirs_filled(struct fs_call *, const struct coord_row *, unsigned without);
-void fs_snapshot_free(struct fs_snapshot *);
-/* The entry of that name in what the caller of req has open of dir; NULL: none. */
+void fs_snapshot_free(struct fs *, struct fs_snapshot *);
+/* The entry of that name in what the caller of req is reading of dir; NULL: none. */
 const struct fs_entry *fs_dirs_find(
 	fuse_req_t, const struct fs_inode *dir, struct coord_bytes name);
-/* Has the caller this directory open? */
+/* Is the caller reading this directory? */
 bool fs_dirs_has(fuse_req_t, const struct fs_inode *dir);
-/* Something changed here: no snapshot answers for that name any more. */
+/* Something changed here: no snapshot that there is answers for that name any more. */
 void fs_dirs_forget(struct fs_inode *dir, struct coord_bytes name);
 
 /* ---- perms ---- */
@@ -338,6 +363,8 @@ bool fs_may_undo(fuse_req_t, uint32_t uid);
 struct fs_uid *fs_uid_get(struct fs *, uint32_t uid); /* NULL: not limited, or no memory */
 bool fs_uid_handle(struct fs_uid *); /* false: at the limit */
 void fs_uid_handle_done(struct fs *, struct fs_uid *);
+/* A handle keeps so many bytes instead of others. false: its uid is at the limit, nothing is charged. */
+bool fs_charge(struct fs_handle *, size_t before, size_t after);
 bool fs_uid_wait(struct fs_uid *);
 void fs_uid_wait_done(struct fs *, struct fs_uid *);
 void fs_uids_done(struct fs *);

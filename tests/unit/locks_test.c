@@ -471,6 +471,28 @@ static void test_leader(void)
 	assert_int_equal(client_group_delete(m0, "g"), 0);
 }
 
+/* Names that are only looked at are kept in memory and watched, but not without end. */
+static void many_looks(void **state)
+{
+	(void)state;
+	struct fake_options options = site_options();
+	site_open(&site, 1, &options, 1);
+	struct coord_lock_info info;
+	char name[32], owner[256];
+	struct client *client = &site.clients[0];
+	for (int i = 0; i < 11000; i++) {
+		snprintf(name, sizeof(name), "none-%d", i);
+		assert_int_equal(client_lock_look(client, COORD_LOCK, name, &info, owner), 0);
+		assert_false(info.held);
+	}
+	assert_true(fake_server_traces(site.server) < 10300);
+	assert_int_equal(
+		coord_lock_peek(client->coord, COORD_LOCK, coord_bytes_of(name), &info), 0);
+	assert_int_equal(
+		coord_lock_peek(client->coord, COORD_LOCK, COORD_BYTES("none-0"), &info), -EAGAIN);
+	assert_true(site_close(&site));
+}
+
 #define ALL(name, clients)                                                                         \
 	static void name##_##clients(void **state)                                                 \
 	{                                                                                          \
@@ -791,6 +813,7 @@ int main(void)
 		cmocka_unit_test(break_1),
 		cmocka_unit_test(break_2),
 		cmocka_unit_test(look_1),
+		cmocka_unit_test(many_looks),
 		cmocka_unit_test(look_2),
 		cmocka_unit_test(everyone_1),
 		cmocka_unit_test(everyone_3),
