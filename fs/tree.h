@@ -234,6 +234,7 @@ struct fs {
 	struct coord_fd *watch;
 	uint64_t busy_us;
 	bool mounted, init_seen, ready, replied, over;
+	char device[32]; /* of our mount, "0:45"; empty: unknown */
 	/* the tree */
 	struct fs_inode *fixed[FS_GROUP]; /* root and the fixed directories */
 	struct coord_table inodes, owners; /* owners: fs_holding by inode and lock owner */
