@@ -30,14 +30,7 @@ static unsigned break_own(struct file_session *fs, const char *name)
 		break_name(held->kind, held->hash, own);
 		if (held->fd < 0 || strcmp(own, name) != 0)
 			continue;
-		struct file_notice *notice =
-			file_notice_new(held->kind, held->name, held->owner, held->epoch);
-		if (!notice)
-			continue; /* a holder that cannot be told keeps its lock */
-		notice->lost = true;
-		coord_list_add(&fs->gone, &notice->link);
-		file_held_release(fs, held);
-		broken++;
+		broken += file_held_lose(fs, held, NULL);
 	}
 	pthread_mutex_unlock(&fs->lock);
 	return broken;

@@ -53,12 +53,24 @@ bool file_session_alive(struct file_session *fs, const char uuid[33])
 
 /* ---- Directories ---- */
 
+bool file_store_gone(struct file_session *fs)
+{
+	struct stat path, open;
+	if (fs->own >= 0 && fstat(fs->own, &open) == 0 && !open.st_nlink)
+		return true; /* to the others we are dead */
+	if (stat(fs->dir, &path))
+		return errno == ENOENT || errno == ENOTDIR || errno == ELOOP;
+	return fstat(fs->dirs[FILE_ROOT], &open) == 0 &&
+	       (path.st_ino != open.st_ino || path.st_dev != open.st_dev);
+}
+
 static int open_root(struct file_op *f)
 {
 	struct file_session *fs = f->fs;
 	int flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC;
 	int fd = open(fs->dir, flags);
-	if (fd < 0 && errno == ENOENT && !fs->read_only) {
+	/* Once it was there it is not ours to make: it may be on its way to another place. */
+	if (fd < 0 && errno == ENOENT && !fs->read_only && !fs->was_open) {
 		if (mkdir(fs->dir, 0777) && errno != EEXIST)
 			return refuse(f, -errno, "%.80s does not exist and cannot be made: %s",
 				fs->dir, errno == ENOENT ? "no parent directory" : strerror(errno));
@@ -312,7 +324,8 @@ static void open_after(struct file_op *f)
 	struct file_session *fs = f->fs;
 	if (f->status)
 		return;
-	fs->opened = true;
+	fs->opened = fs->was_open = true;
+	fs->epoch = f->op->epoch;
 	if (file_notify_start(fs)) {
 		coord_log(5, "file: no inotify on %s, looking every %d ms", fs->dir, FILE_POLL_MS);
 		coord_session_narrow(fs->session, COORD_CAN_NOTIFY);
