@@ -121,7 +121,9 @@ static void op_done(struct file_op *f)
 static void job_work(struct coord_job *job)
 {
 	struct file_op *f = coord_container(job, struct file_op, job);
-	f->status = f->cancelled ? -ECANCELED : f->work(f);
+	/* A break has requests to take back. */
+	bool skip = f->cancelled && f->op->call != COORD_CALL_LOCK_BREAK;
+	f->status = skip ? -ECANCELED : f->work(f);
 }
 
 static void job_done(struct coord_job *job)
@@ -228,6 +230,11 @@ static int file_configure(
 		return refuse(ret_error, "a file URL has three slashes: file:///DIRECTORY");
 	if (!url->path || url->path[0] != '/')
 		return refuse(ret_error, "a file URL needs an absolute path: file:///DIRECTORY");
+	/* Two directories whose names differ behind it only would be one. */
+	if (url->fragment)
+		return refuse(ret_error, "a '#' ends a URL: name a directory without one");
+	if (strspn(url->path, "/.") == strlen(url->path))
+		return refuse(ret_error, "a file URL needs a directory below the root directory");
 	fs->session = session;
 	fs->loop = coord_session_loop(session);
 	fs->dir = url->path;

@@ -184,6 +184,7 @@ struct file_op {
 	struct coord_timer timer; /* LOCK_BREAK */
 	struct coord_list link;
 	uint64_t until_ms;
+	struct file_request request; /* LOCK_BREAK */
 	char hash[FILE_HASH_SIZE];
 };
 
@@ -313,6 +314,7 @@ struct file_sharer {
 	size_t member; /* whose: index into members */
 };
 struct file_sharer_member {
+	char session[33];
 	uint16_t len;
 	char text[FILE_MEMBER_MAX];
 };

@@ -117,7 +117,8 @@ void file_notify_release(struct file_session *fs, int wd)
 		if (joined->wd == wd)
 			return;
 	}
-	for (struct coord_list *at = fs->held.next; fs->held_wds && at != &fs->held; at = at->next) {
+	for (struct coord_list *at = fs->held.next; fs->held_wds && at != &fs->held;
+		at = at->next) {
 		if (coord_container(at, struct file_held, link)->wd == wd)
 			return;
 	}
@@ -228,8 +229,7 @@ static void watch_expired(struct coord_timer *timer)
 /* A view keeps the watch when nobody waits any more, and nobody says so: who waits tries again. */
 void file_watch_waits(struct file_watch *w)
 {
-	coord_timer_start(
-		w->fs->loop, &w->given_up, coord_now_ms(w->fs->loop) + FILE_GIVEN_UP_MS);
+	coord_timer_start(w->fs->loop, &w->given_up, coord_now_ms(w->fs->loop) + FILE_GIVEN_UP_MS);
 }
 
 static void unmark_work(struct coord_job *job)
