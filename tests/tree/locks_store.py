@@ -9,7 +9,7 @@ import signal
 import time
 
 import lib
-from lib import EX, NB, SH, UN
+from lib import EX, NB, SH
 
 RW = os.O_RDWR | os.O_CREAT
 OFD_GETLK, OFD_SETLK = 36, 37
@@ -247,21 +247,20 @@ class Foreign(Store):
     def test_a_lock_that_makes_no_event(self):
         """A Python client that opened the file earlier takes the lock: nothing tells."""
         for tree in (self.a, self.b):
+            agent = self.agent()
             fd = self.open(tree("locks/l"))
             fcntl.flock(fd, EX)
-            agent = self.agent()
             python = agent.open(os.path.join(self.dir, "l"), os.O_RDWR)
-            fcntl.flock(fd, UN)
+            os.close(fd)
             # Until the looks that follow a release are over.
             end = time.monotonic() + lib.SHORT_S
-            while time.monotonic() < end or os.path.exists(tree("locks/l")):
-                time.sleep(0.005)
+            lib.wait_until(lambda: not os.path.exists(tree("locks/l")) and time.monotonic() > end,
+                           "the release")
             agent.fcntl_lock(python, fcntl.F_SETLK, fcntl.F_WRLCK)
             lib.wait_until(lambda: os.path.exists(tree("locks/l")), "the lock to show", 2)
             self.assertEqual(lib.fields(lib.read(tree("locks/l")))["pid"], str(agent.pid))
             agent.close(python)
             lib.wait_until(lambda: not os.path.exists(tree("locks/l")), "the end")
-            os.close(fd)
 
 
 if __name__ == "__main__":
