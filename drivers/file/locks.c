@@ -454,6 +454,7 @@ void file_lock_after(struct file_op *f)
 	if (f->status)
 		return;
 	if (f->held) {
+		grant->since_us = f->held->since_us; /* as other mounts read it */
 		f->grant->held = f->held;
 		f->held = NULL;
 	}
