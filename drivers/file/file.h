@@ -203,7 +203,7 @@ uint64_t file_utc_us(void);
 
 void file_open(struct coord_session *, struct coord_op *);
 void file_close(struct coord_session *, struct coord_op *);
-/* Is DIR another directory than the one that was opened, or our session file gone? */
+/* Is DIR, or one below it, another directory than the one that was opened, or our session file gone? */
 bool file_store_gone(struct file_session *);
 /* Is the daemon of this session alive? In doubt it is. */
 bool file_session_alive(struct file_session *, const char uuid[33]);
@@ -254,7 +254,7 @@ void file_joined_remove(struct file_session *, struct file_joined *);
 /* On the loop: this entry of a group's directory is gone, or all of it (NULL), or who knows (wd -1). */
 void file_members_event(struct file_session *, int wd, const char *file);
 void file_touch_start(struct file_session *);
-void file_touch_now(struct file_session *); /* loop */
+void file_touch_soon(struct file_session *, uint64_t ms); /* loop */
 void file_members_leave(struct file_session *); /* close: all of ours */
 
 /* ---- locks.c ---- */

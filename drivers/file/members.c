@@ -492,7 +492,8 @@ static void touch_done(struct coord_job *job)
 	if (!fs->store_gone || fs->closing)
 		return;
 	/* Who opens DIR now finds nothing of what we hold. */
-	coord_log(3, "file: %s was moved, removed, replaced or covered while mounted", fs->dir);
+	coord_log(3, "file: %s, or a directory in it, was moved, removed, replaced or covered",
+		fs->dir);
 	coord_session_event(fs->session, fs->epoch, COORD_EVENT_EXPIRED);
 }
 
@@ -522,10 +523,10 @@ void file_touch_start(struct file_session *fs)
 	touch_due(&fs->touch);
 }
 
-void file_touch_now(struct file_session *fs)
+void file_touch_soon(struct file_session *fs, uint64_t ms)
 {
 	if (fs->closing || !fs->opened)
 		return;
 	fs->touch_ms = 0;
-	touch_due(&fs->touch);
+	coord_timer_start(fs->loop, &fs->touch, coord_now_ms(fs->loop) + ms);
 }

@@ -68,15 +68,35 @@ bool file_session_alive(struct file_session *fs, const char uuid[33])
 
 /* ---- Directories ---- */
 
+/* What is made below DIR. */
+static const struct {
+	enum file_dir parent, dir;
+	const char *name;
+} below[] = {{FILE_ROOT, FILE_GROUPS, "groups"}, {FILE_ROOT, FILE_TMP, "tmp"},
+	{FILE_ROOT, FILE_OURS, ".toozfs"}, {FILE_OURS, FILE_SESSIONS, "sessions"},
+	{FILE_OURS, FILE_MEMBERS, "members"}, {FILE_OURS, FILE_LEADERS, "leaders"},
+	{FILE_OURS, FILE_WAITERS, "waiters"}, {FILE_OURS, FILE_BREAKS, "break"}};
+#define BELOW (sizeof(below) / sizeof(*below))
+
+/* Is what bears the name now surely not what we have open? */
+static bool is_other(int dir, const char *name, int flags, int fd)
+{
+	struct stat a, b;
+	if (fstatat(dir, name, &a, flags))
+		return errno == ENOENT || errno == ENOTDIR || errno == ELOOP;
+	return fstat(fd, &b) == 0 && (a.st_ino != b.st_ino || a.st_dev != b.st_dev);
+}
+
 bool file_store_gone(struct file_session *fs)
 {
-	struct stat path, open;
-	if (fs->own >= 0 && fstat(fs->own, &open) == 0 && !open.st_nlink)
-		return true; /* to the others we are dead */
-	if (stat(fs->dir, &path))
-		return errno == ENOENT || errno == ENOTDIR || errno == ELOOP;
-	return fstat(fs->dirs[FILE_ROOT], &open) == 0 &&
-	       (path.st_ino != open.st_ino || path.st_dev != open.st_dev);
+	bool gone = is_other(AT_FDCWD, fs->dir, 0, fs->dirs[FILE_ROOT]);
+	for (size_t i = 0; i < BELOW && !gone; i++)
+		gone = fs->dirs[below[i].dir] >= 0 &&
+		       is_other(fs->dirs[below[i].parent], below[i].name, AT_SYMLINK_NOFOLLOW,
+			       fs->dirs[below[i].dir]);
+	/* Without our session file we are dead to the others. */
+	return gone || (fs->own >= 0 && is_other(fs->dirs[FILE_SESSIONS], fs->uuid,
+						AT_SYMLINK_NOFOLLOW, fs->own));
 }
 
 static int open_root(struct file_op *f)
@@ -113,15 +133,8 @@ static int open_below(struct file_op *f, enum file_dir parent, enum file_dir dir
 
 static int open_dirs(struct file_op *f)
 {
-	static const struct {
-		enum file_dir parent, dir;
-		const char *name;
-	} below[] = {{FILE_ROOT, FILE_GROUPS, "groups"}, {FILE_ROOT, FILE_TMP, "tmp"},
-		{FILE_ROOT, FILE_OURS, ".toozfs"}, {FILE_OURS, FILE_SESSIONS, "sessions"},
-		{FILE_OURS, FILE_MEMBERS, "members"}, {FILE_OURS, FILE_LEADERS, "leaders"},
-		{FILE_OURS, FILE_WAITERS, "waiters"}, {FILE_OURS, FILE_BREAKS, "break"}};
 	int r = open_root(f);
-	for (size_t i = 0; !r && i < sizeof(below) / sizeof(*below); i++)
+	for (size_t i = 0; !r && i < BELOW; i++)
 		r = open_below(f, below[i].parent, below[i].dir, below[i].name);
 	if (!r && !f->fs->read_only && faccessat(f->fs->dirs[FILE_ROOT], ".", W_OK, AT_EACCESS))
 		r = refuse(f, -errno, "%s is not writable: %s (-o ro observes it)",

@@ -19,6 +19,7 @@
 #include "coord/loop_uv.h"
 
 #define REAP_MS 100
+#define REMOVAL_MS 500 /* what is being removed is not made again in between */
 
 static const uint8_t again_ms[] = {1, 4, 16, 64};
 
@@ -27,6 +28,7 @@ static const uint8_t again_ms[] = {1, 4, 16, 64};
 
 static const uint32_t dir_masks[FILE_DIRS] = {
 	[FILE_ROOT] = IN_CREATE | GONE_DIR_MASK | IN_DELETE_SELF | IN_MOVE_SELF,
+	[FILE_OURS] = GONE_DIR_MASK,
 	[FILE_GROUPS] = IN_CREATE | IN_MOVED_TO | IN_MOVED_FROM | IN_DELETE,
 	[FILE_SESSIONS] = IN_CLOSE_WRITE | IN_DELETE,
 	[FILE_LEADERS] = IN_CLOSE_WRITE | IN_MODIFY | IN_CREATE | GONE_DIR_MASK,
@@ -476,17 +478,19 @@ static void object_event(struct file_session *fs, const struct inotify_event *ev
 /* May what we hold, or all of DIR, be gone? */
 static void gone_event(struct file_session *fs, const struct inotify_event *event)
 {
-	bool root = event->wd == fs->wds[FILE_ROOT];
+	bool root = event->wd == fs->wds[FILE_ROOT], ours = event->wd == fs->wds[FILE_OURS];
 	if (root || event->wd == fs->wds[FILE_LEADERS]) {
 		if (event->mask & GONE_DIR_MASK)
 			file_held_event(fs);
 	} else if (!event->len && event->mask & (IN_ATTRIB | IN_MOVE_SELF)) {
 		file_held_event(fs);
 	}
-	if (root ? event->mask & (IN_DELETE_SELF | IN_MOVE_SELF)
-		 : event->wd == fs->wds[FILE_SESSIONS] && event->len &&
-				strcmp(event->name, fs->uuid) == 0)
-		file_touch_now(fs);
+	bool own = event->wd == fs->wds[FILE_SESSIONS] && event->len &&
+		   strcmp(event->name, fs->uuid) == 0;
+	if (root && event->mask & (IN_DELETE_SELF | IN_MOVE_SELF))
+		file_touch_soon(fs, 0);
+	else if (own || ((root || ours) && event->mask & IN_ISDIR && event->mask & GONE_DIR_MASK))
+		file_touch_soon(fs, REMOVAL_MS);
 }
 
 static void event_dispatch(struct file_session *fs, const struct inotify_event *event)
