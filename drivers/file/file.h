@@ -285,6 +285,8 @@ int file_lock_open(struct file_session *, enum coord_kind, const char *hash,
 bool file_lock_same(
 	struct file_session *, enum coord_kind, const char *hash, struct coord_bytes name, int fd);
 int file_ofd(int fd, short type);
+/* The token of those who share a file whose counter is that. */
+uint64_t file_shared_token(int fd, uint64_t counter);
 /* What keeps us from an exclusive lock: F_UNLCK nothing; *ret_pid -1 for OFD locks. */
 int file_ofd_look(int fd, short *ret_type, pid_t *ret_pid);
 

@@ -143,6 +143,17 @@ int file_watch_lock(struct file_watch *w)
 
 /* ---- What is written into them ---- */
 
+uint64_t file_shared_token(int fd, uint64_t counter)
+{
+	/* In a new file nothing was counted yet. There may have been another one before it, and all who share
+	 * must come to the same number without writing any: the time when it was made. */
+	struct statx st;
+	if (!counter && statx(fd, "", AT_EMPTY_PATH, STATX_BTIME, &st) == 0 &&
+		st.stx_mask & STATX_BTIME && st.stx_btime.tv_sec > 0)
+		counter = (uint64_t)st.stx_btime.tv_sec * 1000000 + st.stx_btime.tv_nsec / 1000;
+	return (counter & ~(uint64_t)1) + 1;
+}
+
 /* Writes the next token and the holder's record; for sharers reads only. held->plain: the file holds
  * something that is not ours and is left alone; then the token is the clock's. A conversion keeps the
  * time since when it is held. */
@@ -164,7 +175,7 @@ static int lock_stamp(struct file_session *fs, struct file_held *held)
 		return 0;
 	}
 	if (held->mode == COORD_SHARED) {
-		held->token = last + 1;
+		held->token = file_shared_token(held->fd, last);
 		file_sharer_note(fs, held);
 		return file_write_all(held->fd, "s", 1, FILE_WAKE_AT);
 	}

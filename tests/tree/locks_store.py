@@ -123,6 +123,25 @@ class Tokens(Store):
         self.assertGreater(token(fd), last + 1)
 
 
+    def test_new_file(self):
+        """Where the counter went with the file, sharers too go on from the clock."""
+        fd = self.open(self.a("locks/l"))
+        fcntl.flock(fd, EX)
+        last = token(fd)
+        os.close(fd)
+        time.sleep(0.05)  # the time of a file is that of the last tick
+        os.unlink(os.path.join(self.dir, "l"))
+        one, two = self.open(self.a("locks/l")), self.open(self.b("locks/l"))
+        fcntl.flock(one, SH)
+        fcntl.flock(two, SH)
+        self.assertEqual(token(one), token(two))
+        self.assertGreater(token(one), last)
+        shared = token(one)
+        os.close(one)
+        fcntl.flock(two, EX)
+        self.assertGreater(token(two), shared)
+
+
 class Waiters(Store):
     def mark(self):
         return self.side("waiters", "lock-" + sha1("l"))
