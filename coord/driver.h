@@ -86,7 +86,7 @@ struct coord_grant {
 	uint8_t owner[16]; /* unique for each acquisition */
 	uint32_t epoch; /* of the session when it was acquired */
 	uint64_t token; /* out: the fencing token, 0: none */
-	uint64_t since_us; /* UTC when it was granted; the core sets it */
+	uint64_t since_us; /* out: UTC when it was granted; 0: the core sets it */
 	uint64_t until_ms; /* BOOTTIME when it must count as lost; UINT64_MAX: never; the core's */
 };
 

@@ -85,6 +85,7 @@ class Files:
         self.assertEqual(list(found), [x for x in ORDER if x in found])
         here = lib.fields(lib.read(self.a("locks/l")))
         self.assertEqual(found.get("token", here["token"]), here["token"])
+        self.assertEqual(found["since"], here["since"])
 
     def test_content_shared(self):
         fcntl.flock(self.open(self.a("locks/l")), SH)
