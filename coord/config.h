@@ -46,6 +46,7 @@ struct coord_url {
 		char *name, *value;
 	} * options; /* in order, blank values dropped */
 	size_t options_len;
+	bool fragment; /* there was a '#', and perhaps more, which is ignored */
 };
 
 /* Parses. Returns 0, or -EINVAL with *ret_error a text for a human (owned by the caller). A URL with

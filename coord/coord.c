@@ -56,6 +56,7 @@ int coord_new(struct coord_loop *loop, struct coord_config *config,
 	coord_list_init(&coord->delayed);
 	coord_list_init(&coord->reqs);
 	coord_list_init(&coord->grants);
+	coord_list_init(&coord->views_kept);
 	coord_random(loop, coord->session.uuid, sizeof(coord->session.uuid));
 	for (size_t i = 0; i < sizeof(coord->session.uuid); i++)
 		snprintf(coord->session.id + 2 * i, 3, "%02x", coord->session.uuid[i]);

@@ -94,6 +94,14 @@ void core_ops_done(struct coord *);
 
 /* ---- grants and session ---- */
 
+/* Giving a grant back, until the backend has confirmed it. Part of the grant: it must not lack memory. */
+struct core_release {
+	struct coord_list link; /* in the lock's releases */
+	struct coord_list waits; /* who wants to know */
+	uint64_t stamp; /* core_views_stamp */
+	bool sent; /* there was memory for the op */
+};
+
 struct core_grant {
 	struct coord_grant grant;
 	struct coord *coord;
@@ -102,6 +110,8 @@ struct core_grant {
 	uint32_t ops; /* that name it; it is freed after the last */
 	bool dead;
 	bool held; /* the backend granted it; renewals and losses concern it */
+	bool exclusive_for_good; /* a downgrade failed: it serves the sharers here only */
+	struct core_release release;
 	bool gone; /* the driver said that it is, perhaps before the answer that granted it */
 	void *owner; /* the core_lock or the membership */
 	_Alignas(8) char data[];
@@ -212,6 +222,8 @@ struct coord {
 	struct coord_list grants;
 	uint64_t owner_next;
 	struct coord_table locks, members, watches, views;
+	struct coord_list views_kept;
+	uint32_t views_kept_len;
 	uint32_t locks_busy, members_busy, members_len;
 	struct coord_task stop_task, fail_task;
 	int fail_status;

@@ -86,7 +86,7 @@ struct coord_grant {
 	uint8_t owner[16]; /* unique for each acquisition */
 	uint32_t epoch; /* of the session when it was acquired */
 	uint64_t token; /* out: the fencing token, 0: none */
-	uint64_t since_us; /* UTC when it was granted; the core sets it */
+	uint64_t since_us; /* out: UTC when it was granted; 0: the core sets it */
 	uint64_t until_ms; /* BOOTTIME when it must count as lost; UINT64_MAX: never; the core's */
 };
 
@@ -289,7 +289,7 @@ void coord_session_event(struct coord_session *, uint32_t epoch, enum coord_even
  * because it may have been freed while a notice was on its way. */
 void coord_grant_lost(
 	struct coord_session *, struct coord_key, const uint8_t owner[16], uint32_t epoch);
-/* Somebody elsewhere waits for what this grant holds. */
+/* Somebody elsewhere waits for what this grant holds; said again each second while it is so. */
 void coord_grant_contended(
 	struct coord_session *, struct coord_key, const uint8_t owner[16], uint32_t epoch);
 /* The next grant of the epoch after `after` (NULL: the first), or NULL. */

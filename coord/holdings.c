@@ -1,14 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The lock table's outside: holdings, requests, releases, who holds what. See locks.c. */
 #include "coord/locks.h"
+#include "coord/names.h"
 
 #include <assert.h>
 #include <stdio.h>
+#include <syslog.h>
 
 enum {
 	PLACE_MS = 5000, /* how long a ticket outlives its interrupted request */
 	SHORT_MS = 1000, /* a try with COORD_LOCK_SHORT */
 	YIELD_MS = 2, /* the pause after a release for which another host waits */
+	CONTENDED_MS = 1500, /* how long one notice of that counts */
 };
 
 /* ---- the table ---- */
@@ -21,6 +24,7 @@ void core_lock_free_if_idle(struct core_lock *lock)
 	assert(coord_list_empty(&lock->tickets));
 	core_lock_unwatch(lock);
 	coord_timer_stop(lock->coord->loop, &lock->timer);
+	coord_timer_stop(lock->coord->loop, &lock->again);
 	coord_table_remove(&lock->coord->locks, &lock->node);
 	free(lock);
 }
@@ -65,6 +69,7 @@ static int lock_get(
 		coord_list_init(&lock->places);
 		coord_list_init(&lock->releases);
 		lock->timer.fn = core_lock_timer;
+		lock->again.fn = core_lock_again;
 		lock->pump.fn = core_pump_task;
 		if (coord_table_add(&coord->locks, &lock->node) < 0) {
 			free(lock);
@@ -218,7 +223,10 @@ static int lock_at_once(struct coord_holding *holding, enum coord_mode mode, uns
 		return 0;
 	}
 	if (lock->upgrader && lock->upgrader->holding != holding)
-		return -EDEADLK;
+		return flags & COORD_LOCK_WAIT ? -EDEADLK : -EAGAIN;
+	/* Through the same holding another already waits for it: others hold it, too. */
+	if (lock->upgrader && lock->upgrader->wait && !(flags & COORD_LOCK_WAIT))
+		return -EAGAIN;
 	bool can = lock->local || lock->grant->grant.mode == COORD_EXCLUSIVE ||
 		   (coord->session.can & COORD_CAN_CONVERT);
 	return can ? 1 : -ENOLCK;
@@ -261,6 +269,14 @@ void coord_lock(struct coord_holding *holding, enum coord_mode mode, unsigned fl
 	if (!ticket) {
 		core_wait_answer(wait, -ENOMEM);
 		return;
+	}
+	if (upgrade && !ticket->wait && (flags & COORD_LOCK_WAIT)) {
+		/* One thread tried, another waits: the try has failed. */
+		while (!coord_list_empty(&ticket->waits))
+			core_wait_answer(
+				coord_container(ticket->waits.next, struct coord_wait, link),
+				-EAGAIN);
+		ticket->wait = true;
 	}
 	if (upgrade)
 		lock->upgrader = ticket;
@@ -316,16 +332,20 @@ void coord_unlock(struct coord_holding *holding, void (*fn)(void *user, int stat
 {
 	struct core_lock *lock = holding->lock;
 	struct coord *coord = holding->coord;
-	if (lock->upgrader && lock->upgrader->holding == holding)
-		core_ticket_answer(lock->upgrader, -EIO);
+	if (lock->upgrader && lock->upgrader->holding == holding) {
+		/* Nothing is left to upgrade: it waits on as any other. */
+		core_ticket_live(lock->upgrader);
+		lock->upgrader = NULL;
+	}
 	bool held = holding->state == COORD_HELD;
 	core_holding_drop(holding, COORD_FREE);
 	struct core_release *release = NULL;
 	if (held && lock->grant && coord_list_empty(&lock->holders) && !lock->converting) {
 		struct core_grant *grant = lock->grant;
 		lock->grant = NULL;
-		release = core_grant_release(lock, grant);
-		if (lock->contended && !(coord->session.can & COORD_CAN_QUEUE))
+		core_grant_release(lock, grant);
+		release = &grant->release;
+		if (core_lock_contended(lock) && !(coord->session.can & COORD_CAN_QUEUE))
 			core_lock_block(lock, YIELD_MS);
 	}
 	core_lock_later(lock);
@@ -438,9 +458,11 @@ int coord_barrier(
 	struct coord_req *req = core_req_new(holding->coord, fn, user);
 	if (!req)
 		return -ENOMEM;
-	struct unlock_wait *wait =
-		coord_list_empty(&lock->releases) ? NULL : calloc(1, sizeof(*wait));
-	if (wait) {
+	bool pending = !coord_list_empty(&lock->releases);
+	struct unlock_wait *wait = pending ? calloc(1, sizeof(*wait)) : NULL;
+	if (pending && !wait) {
+		core_req_answer_later(req, -ENOMEM);
+	} else if (wait) {
 		*wait = (struct unlock_wait){.holding = holding, .req = req};
 		struct core_release *last =
 			coord_container(lock->releases.prev, struct core_release, link);
@@ -522,6 +544,11 @@ int coord_lock_list(struct coord *coord, enum coord_kind kind, coord_reply_fn *f
 static void holders_lost(struct core_lock *lock)
 {
 	struct coord *coord = lock->coord;
+	char name[COORD_NAME_MAX + 1];
+	if (!coord_list_empty(&lock->holders) && !coord->stopping &&
+		coord_name_encode(lock->key.name, name) == 0)
+		coord_log(LOG_WARNING, "%s %s was lost",
+			lock->key.kind == COORD_LEADER ? "the leadership of group" : "lock", name);
 	while (!coord_list_empty(&lock->holders)) {
 		struct coord_holding *holding =
 			coord_container(lock->holders.next, struct coord_holding, hlink);
@@ -590,7 +617,10 @@ void core_locks_changed(struct coord *coord, struct coord_key key)
 void core_locks_contended(struct core_grant *grant)
 {
 	struct core_lock *lock = grant->owner;
-	lock->contended = true;
+	struct coord *coord = lock->coord;
+	lock->contended_ms = coord_now_ms(coord->loop) + CONTENDED_MS;
+	/* Sharers here that stood back for it go on then. */
+	coord_timer_start(coord->loop, &lock->again, lock->contended_ms);
 	if (lock->grant != grant && !(lock->coord->session.can & COORD_CAN_QUEUE) &&
 		!lock->acquiring)
 		core_lock_block(lock, YIELD_MS);
@@ -629,10 +659,11 @@ void core_locks_done(struct coord *coord)
 	struct coord_node *node;
 	while ((node = coord_table_next(&coord->locks, NULL))) {
 		struct core_lock *lock = (struct core_lock *)node;
-		struct core_release *release, *next;
-		coord_list_each_safe (release, next, &lock->releases, link)
-			free(release);
+		struct core_release *release;
+		coord_list_each (release, &lock->releases, link)
+			core_release_answer(release);
 		coord_timer_stop(coord->loop, &lock->timer);
+		coord_timer_stop(coord->loop, &lock->again);
 		coord_loop_undefer(coord->loop, &lock->pump);
 		coord_table_remove(&coord->locks, node);
 		free(lock);

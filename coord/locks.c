@@ -207,69 +207,66 @@ void core_holding_drop(struct coord_holding *holding, enum coord_holding_state s
 
 /* ---- releases ---- */
 
-static void release_start(struct core_release *release);
-
-static void release_end(struct core_release *release, bool confirmed)
+static struct core_grant *grant_of(struct core_release *release)
 {
-	struct core_grant *grant = release->grant;
-	struct core_lock *lock = grant->owner;
-	struct coord *coord = lock->coord;
-	coord_list_remove(&release->link);
-	if (confirmed)
-		core_views_freed(coord, lock->key.kind, lock->key.name, release->stamp);
+	return coord_container(release, struct core_grant, release);
+}
+
+void core_release_answer(struct core_release *release)
+{
 	while (!coord_list_empty(&release->waits))
 		unlock_answer(coord_container(release->waits.next, struct unlock_wait, link));
-	core_grant_free(grant);
-	free(release);
-	coord->locks_busy--;
-	core_lock_later(lock);
-	core_stop_check(coord);
 }
 
 static void release_done(struct coord_op *op, void *user)
 {
 	struct core_release *release = user;
-	struct coord *coord = release->grant->coord;
+	struct core_grant *grant = grant_of(release);
+	struct core_lock *lock = grant->owner;
+	struct coord *coord = lock->coord;
 	int status = op->status;
 	core_op_free(op);
 	if (status < 0 && status != -ESTALE && status != -ENOENT && !coord->stopped &&
-		release->grant->grant.epoch == coord->session.epoch) {
+		grant->grant.epoch == coord->session.epoch)
 		coord_log(LOG_ERR, "a release failed: %s", strerror(-status));
-	}
-	release_end(release, status == 0);
+	coord_list_remove(&release->link);
+	if (status == 0)
+		core_views_freed(coord, lock->key.kind, lock->key.name, release->stamp);
+	core_release_answer(release);
+	core_grant_free(grant);
+	coord->locks_busy--;
+	core_lock_later(lock);
+	core_stop_check(coord);
 }
 
-static void release_start(struct core_release *release)
+static void release_send(struct core_lock *lock, struct core_release *release)
 {
-	struct coord_grant *grant = &release->grant->grant;
-	struct coord_op *op = core_op_new(release->grant->coord, COORD_CALL_UNLOCK, grant->key,
-		grant->member, (struct coord_bytes){0});
+	struct coord_grant *grant = &grant_of(release)->grant;
+	struct coord_op *op = core_op_new(
+		lock->coord, COORD_CALL_UNLOCK, grant->key, grant->member, (struct coord_bytes){0});
 	if (!op) {
-		release_end(release, false);
+		coord_timer_start(lock->coord->loop, &lock->again,
+			coord_now_ms(lock->coord->loop) + PAUSE_MS);
 		return;
 	}
 	op->grant = grant;
 	op->epoch = grant->epoch;
+	release->sent = true;
 	core_op_start(op, release_done, release);
 }
 
-/* Gives a grant back; nobody waits for it but who joins release->waits. NULL: no memory, and the
- * backend keeps it until the session ends. */
-struct core_release *core_grant_release(struct core_lock *lock, struct core_grant *grant)
+void core_grant_release(struct core_lock *lock, struct core_grant *grant)
 {
 	struct coord *coord = lock->coord;
-	struct core_release *release = coord_zalloc(sizeof(*release));
+	struct core_release *release = &grant->release;
 	grant->held = false;
 	coord_timer_stop(coord->loop, &grant->until);
-	if (!release)
-		return NULL;
-	release->grant = grant;
+	*release = (struct core_release){
+		.stamp = core_views_stamp(coord, lock->key.kind, lock->key.name)};
 	coord_list_init(&release->waits);
 	coord_list_add(&lock->releases, &release->link);
-	release->stamp = core_views_stamp(coord, lock->key.kind, lock->key.name);
 	coord->locks_busy++;
-	release_start(release);
-	return release;
+	release_send(lock, release);
 }
 
 /* Nobody here holds it any more: back to the backend. */
@@ -367,7 +364,7 @@ static void acquire_won(struct core_lock *lock, struct coord_op *op)
 	struct core_grant *grant = lock->pending;
 	lock->pending = NULL;
 	core_lock_unwatch(lock);
-	lock->contended = false;
+	lock->contended_ms = 0;
 	core_views_touch(lock->coord, lock->key.kind, lock->key.name);
 	struct coord_ticket *ticket = first_live(lock);
 	bool wanted = ticket &&
@@ -449,7 +446,13 @@ static void acquire_start(struct core_lock *lock, struct coord_ticket *ticket)
 
 /* ---- atomic upgrades ---- */
 
-static int convert_start(struct core_lock *lock, enum coord_mode mode);
+/* After a downgrade the sharers have one token, above that of the exclusive time before. */
+static void holders_token(struct core_lock *lock)
+{
+	struct coord_holding *holding;
+	coord_list_each (holding, &lock->holders, hlink)
+		holding->token = lock->grant->grant.token;
+}
 
 static void convert_done(struct coord_op *op, void *user)
 {
@@ -461,16 +464,22 @@ static void convert_done(struct coord_op *op, void *user)
 	bool ours = lock->grant && &lock->grant->grant == op->grant;
 	struct coord_ticket *ticket = op->mode == COORD_EXCLUSIVE && ours ? lock->upgrader : NULL;
 	/* If a downgrade failed, the grant stays exclusive and serves the sharers here. */
-	if (ours && status == 0)
+	if (ours && status == 0) {
 		lock->grant->grant.mode = op->mode;
+		holders_token(lock);
+	} else if (ours && op->mode == COORD_SHARED) {
+		lock->grant->exclusive_for_good = true;
+	}
 	if (ticket && status == 0) {
 		holding_grant(ticket->holding, COORD_EXCLUSIVE);
 		core_ticket_answer(ticket, 0);
 	} else if (ticket && status == -EBUSY && ticket->wait) {
 		busy_wait(lock, op);
-	} else if (ticket) {
+	} else if (ticket && status != -ESTALE) {
 		core_ticket_answer(ticket, status == -EBUSY ? -EAGAIN : status);
 	}
+	if (ours && status == -ESTALE)
+		core_grant_lost(lock->grant); /* its holders, the upgrader among them, are told */
 	core_op_free(op);
 	core_lock_release_grant(lock); /* its last holder may have gone meanwhile */
 	core_lock_pump(lock);
@@ -534,21 +543,18 @@ static bool serve_one(struct core_lock *lock)
 		return false;
 	enum coord_mode mode = core_lock_mode(lock);
 	bool first = mode == COORD_NONE;
-	bool share = mode == COORD_SHARED && ticket->mode == COORD_SHARED && !lock->contended &&
-		     !lock->upgrader && !lock->converting;
+	bool share = mode == COORD_SHARED && ticket->mode == COORD_SHARED &&
+		     !core_lock_contended(lock) && !lock->upgrader && !lock->converting;
 	bool fits = lock->local || ticket->mode == COORD_SHARED ||
 		    lock->grant->grant.mode == COORD_EXCLUSIVE;
 	if (!(first || share) || !fits)
 		return false;
 	if (lock->grant && core_grant_over(lock->grant))
 		return false;
-	/* After a downgrade the grant is still exclusive. Others share it under a token of their own, or
-	 * wait where the driver cannot convert. */
-	if (share && lock->grant && lock->grant->grant.mode == COORD_EXCLUSIVE) {
-		if (lock->coord->session.can & COORD_CAN_CONVERT)
-			convert_start(lock, COORD_SHARED);
+	/* After a downgrade that the backend does not know the grant is exclusive: there is no token for
+	 * others to share. */
+	if (share && lock->grant && lock->grant->grant.mode == COORD_EXCLUSIVE)
 		return false;
-	}
 	holding_grant(ticket->holding, ticket->mode);
 	core_ticket_answer(ticket, 0);
 	return true;
@@ -584,8 +590,29 @@ static bool may_acquire(struct core_lock *lock)
 	       !lock->local;
 }
 
+/* The last exclusive holder became a sharer: hosts elsewhere may share now. */
+static void downgrade(struct core_lock *lock)
+{
+	struct core_grant *grant = lock->grant;
+	if (grant && grant->grant.mode == COORD_EXCLUSIVE && !grant->exclusive_for_good &&
+		core_lock_mode(lock) == COORD_SHARED && !lock->converting && !lock->upgrader &&
+		(lock->coord->session.can & COORD_CAN_CONVERT))
+		convert_start(lock, COORD_SHARED);
+}
+
+static void releases_send(struct core_lock *lock)
+{
+	struct coord_list *at = lock->releases.next;
+	for (; at != &lock->releases && !lock->again.active; at = at->next) {
+		struct core_release *release = coord_container(at, struct core_release, link);
+		if (!release->sent)
+			release_send(lock, release);
+	}
+}
+
 void core_lock_pump(struct core_lock *lock)
 {
+	downgrade(lock);
 	while (serve_one(lock))
 		;
 	refuse_tries(lock);
@@ -616,6 +643,18 @@ void core_lock_pump(struct core_lock *lock)
 void core_pump_task(struct coord_task *task)
 {
 	core_lock_pump(coord_container(task, struct core_lock, pump));
+}
+
+bool core_lock_contended(const struct core_lock *lock)
+{
+	return lock->contended_ms && coord_now_ms(lock->coord->loop) < lock->contended_ms;
+}
+
+void core_lock_again(struct coord_timer *timer)
+{
+	struct core_lock *lock = coord_container(timer, struct core_lock, again);
+	releases_send(lock);
+	core_lock_pump(lock);
 }
 
 void core_lock_timer(struct coord_timer *timer)

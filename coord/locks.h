@@ -27,8 +27,9 @@ struct core_lock {
 	struct coord_timer timer; /* when to try again */
 	struct coord_task pump;
 	bool local; /* excludes on this mount only */
-	bool watched, changed, contended,
-		blocked; /* blocked: do not try before the timer or a notice */
+	struct coord_timer again; /* the end of contention, or a release that lacked memory */
+	uint64_t contended_ms; /* until then somebody elsewhere is thought to wait */
+	bool watched, changed, blocked; /* blocked: do not try before the timer or a notice */
 	char name[];
 };
 
@@ -52,13 +53,6 @@ struct unlock_wait {
 	void *user;
 	struct coord_task task;
 	bool used;
-};
-
-struct core_release {
-	struct coord_list link;
-	struct core_grant *grant;
-	struct coord_list waits;
-	uint64_t stamp;
 };
 
 struct coord_holding {
@@ -95,12 +89,17 @@ void core_wait_forget(struct coord_wait *wait);
 /* Frees a zombie for which nothing is to be answered any more. */
 void core_holding_tidy(struct coord_holding *holding);
 void core_holding_drop(struct coord_holding *holding, enum coord_holding_state state);
-struct core_release *core_grant_release(struct core_lock *lock, struct core_grant *grant);
+/* Gives a grant back; nobody waits for it but who joins release.waits. */
+void core_grant_release(struct core_lock *lock, struct core_grant *grant);
+bool core_lock_contended(const struct core_lock *lock);
+/* Answers all who wait for a release. */
+void core_release_answer(struct core_release *release);
 void core_lock_release_grant(struct core_lock *lock);
 void core_lock_block(struct core_lock *lock, uint64_t ms);
 void core_lock_unwatch(struct core_lock *lock);
 void core_unlock_task(struct coord_task *task);
 void core_lock_timer(struct coord_timer *timer);
+void core_lock_again(struct coord_timer *timer);
 void core_pump_task(struct coord_task *task);
 enum coord_mode core_lock_mode(const struct core_lock *lock);
 

@@ -89,13 +89,31 @@ static void on_timer(uv_poll_t *poll, int status, int events)
 	coord_loop_run(&self->loop);
 }
 
+/* uv_loop_init aborts the process where it cannot have its descriptors: an epoll and a pipe. */
+static int check_descriptors(void)
+{
+	int fds[3], n = 0, r = 0;
+	while (n < 3 && r == 0) {
+		fds[n] = timerfd_create(CLOCK_BOOTTIME, TFD_CLOEXEC);
+		if (fds[n] < 0)
+			r = -errno;
+		else
+			n++;
+	}
+	while (n > 0)
+		close(fds[--n]);
+	return r;
+}
+
 int coord_loop_uv_new(struct coord_loop **ret)
 {
 	struct loop_uv *self = calloc(1, sizeof(*self));
 	if (!self)
 		return -ENOMEM;
 	self->timer_fd = timerfd_create(CLOCK_BOOTTIME, TFD_NONBLOCK | TFD_CLOEXEC);
-	int r = self->timer_fd < 0 ? -errno : uv_loop_init(&self->uv);
+	int r = self->timer_fd < 0 ? -errno : check_descriptors();
+	if (r == 0)
+		r = uv_loop_init(&self->uv);
 	if (r < 0) {
 		if (self->timer_fd >= 0)
 			close(self->timer_fd);

@@ -7,7 +7,9 @@
  * membership is joined again with its capabilities.
  */
 #include "coord/core.h"
+#include "coord/names.h"
 
+#include <stdio.h>
 #include <stdio.h>
 #include <syslog.h>
 
@@ -418,6 +420,14 @@ static void request_start(struct membership *membership, struct member_req *mreq
 		op_start(membership, COORD_CALL_MEMBER_GET, NULL, none, 0, foreign_done);
 }
 
+static void log_member(const struct membership *membership, const char *what)
+{
+	char group[COORD_NAME_MAX + 1], member[COORD_NAME_MAX + 1];
+	if (coord_name_encode(membership->group, group) == 0 &&
+		coord_name_encode(membership->member, member) == 0)
+		coord_log(LOG_WARNING, "member %s of group %s %s", member, group, what);
+}
+
 static void rejoin_done(struct coord_op *op, void *user)
 {
 	struct membership *membership = user;
@@ -432,8 +442,10 @@ static void rejoin_done(struct coord_op *op, void *user)
 		core_grant_free(grant);
 		if (!core_transient(op->status) && op->status != -ESTALE) {
 			membership->rejoining = false;
-			coord_log(LOG_ERR, "a membership could not be joined again: %s",
+			char what[160];
+			snprintf(what, sizeof(what), "could not be joined again: %s",
 				strerror(-op->status));
+			log_member(membership, what);
 		} /* else the next epoch tries again */
 	}
 	core_op_free(op);
@@ -562,7 +574,7 @@ void core_members_grant_lost(struct core_grant *grant)
 	membership->rejoining = !grant->gone;
 	membership_dropped(membership);
 	if (!membership->rejoining)
-		coord_log(LOG_WARNING, "a member of this mount was removed by somebody else");
+		log_member(membership, "was removed by somebody else");
 	if (!membership->op)
 		coord_loop_defer(coord->loop, &membership->start);
 }

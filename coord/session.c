@@ -115,7 +115,8 @@ int core_grant_held(struct core_grant *grant, const struct coord_op *op)
 	struct coord *coord = grant->coord;
 	uint64_t ttl = op->ttl_ms ? op->ttl_ms : coord->session.ttl_ms;
 	grant->held = true;
-	grant->grant.since_us = coord_utc_us(coord->loop);
+	if (!grant->grant.since_us)
+		grant->grant.since_us = coord_utc_us(coord->loop);
 	grant_lease(grant, op->sent_ms, ttl);
 	bool over = grant->gone || grant->grant.epoch != coord->session.epoch;
 	return over || core_grant_over(grant) ? -ESTALE : 0;

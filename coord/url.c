@@ -239,6 +239,7 @@ static int parse_parts(const char *text, struct coord_url *url, const char **ret
 		p = stop;
 	}
 	end = find_any(slice(p, end), "#");
+	url->fragment = *end == '#';
 	const char *query = find_any(slice(p, end), "?");
 	r = keep(&url->path, slice(p, query));
 	*ret_why = "malformed escape in an option";

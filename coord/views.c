@@ -14,7 +14,9 @@
  */
 #include "coord/core.h"
 
-enum { KEEP_MS = 60000 };
+/* A view is kept for a while after its last read. Names can be made up without end: there are so many at most
+ * that nobody asks, and the oldest gives way. */
+enum { KEEP_MS = 60000, KEEP_MAX = 10240 };
 
 struct watch {
 	struct coord_node node;
@@ -29,6 +31,7 @@ struct view {
 	struct coord_op *op;
 	struct coord_list asking, next; /* coord_req by view_link */
 	struct coord_timer keep;
+	struct coord_list kept; /* coord->views_kept, in order of reading, unless a read runs */
 	bool watched, fresh, dirty; /* dirty: a notice came while the read ran */
 	uint64_t notices;
 	struct coord_row row; /* held: row.mode is not NONE */
@@ -87,10 +90,19 @@ static struct view *view_find(struct coord *coord, enum coord_kind kind, struct 
 	return (struct view *)find(coord, &coord->views, kind, name);
 }
 
-static void view_free(struct view *view)
+static void view_unkeep(struct view *view)
 {
 	struct coord *coord = view->coord;
 	coord_timer_stop(coord->loop, &view->keep);
+	if (!coord_list_empty(&view->kept))
+		coord->views_kept_len--;
+	coord_list_remove(&view->kept);
+}
+
+static void view_free(struct view *view)
+{
+	struct coord *coord = view->coord;
+	view_unkeep(view);
 	if (view->op)
 		core_op_abandon(view->op);
 	if (view->watched)
@@ -99,11 +111,21 @@ static void view_free(struct view *view)
 	free(view);
 }
 
-static void view_keep(struct coord_timer *timer)
+static void view_over(struct coord_timer *timer)
 {
-	struct view *view = coord_container(timer, struct view, keep);
-	if (!view->op && coord_list_empty(&view->next))
-		view_free(view);
+	view_free(coord_container(timer, struct view, keep));
+}
+
+/* Nobody asks for it now. */
+static void view_keep(struct view *view)
+{
+	struct coord *coord = view->coord;
+	view_unkeep(view);
+	coord_timer_start(coord->loop, &view->keep, coord_now_ms(coord->loop) + KEEP_MS);
+	if (coord->views_kept_len >= KEEP_MAX)
+		view_free(coord_container(coord->views_kept.next, struct view, kept));
+	coord_list_add(&coord->views_kept, &view->kept);
+	coord->views_kept_len++;
 }
 
 static struct view *view_get(struct coord *coord, enum coord_kind kind, struct coord_bytes name)
@@ -125,7 +147,8 @@ static struct view *view_get(struct coord *coord, enum coord_kind kind, struct c
 	view->key = (struct coord_key){kind, {view->name, name.len}};
 	view->node.kind = kind;
 	view->node.key = (struct coord_bytes){view->name + name.len + 1, len};
-	view->keep.fn = view_keep;
+	view->keep.fn = view_over;
+	coord_list_init(&view->kept);
 	coord_list_init(&view->asking);
 	coord_list_init(&view->next);
 	if (coord_table_add(&coord->views, &view->node) == 0)
@@ -207,13 +230,16 @@ static void view_done(struct coord_op *op, void *user)
 		view->fresh = !missing && view->watched && !view->dirty &&
 			      op->epoch == coord->session.epoch;
 	}
-	coord_timer_start(coord->loop, &view->keep, coord_now_ms(coord->loop) + KEEP_MS);
 	view_answer(view, op->status);
 	core_op_free(op);
-	if (!coord_list_empty(&view->next) && !view->op)
+	if (view->op)
+		return;
+	if (!coord_list_empty(&view->next))
 		view_read(view);
-	else if (missing && coord_list_empty(&view->next) && !view->op)
-		view_free(view); /* names that do not exist can be made up without end */
+	else if (missing)
+		view_free(view);
+	else
+		view_keep(view);
 }
 
 static void view_read(struct view *view)
@@ -230,6 +256,8 @@ static void view_read(struct view *view)
 	}
 	if (!op) {
 		view_answer(view, -ENOMEM);
+		if (!view->op)
+			view_keep(view);
 		return;
 	}
 	op->flags = group ? COORD_OP_BARE : 0;
@@ -237,6 +265,7 @@ static void view_read(struct view *view)
 		op->flags |= COORD_OP_WATCH;
 	op->deadline_ms = coord_now_ms(coord->loop) + coord->config->timeout_ms;
 	view->dirty = view->fresh = false;
+	view_unkeep(view);
 	view->op = op;
 	core_op_start(op, view_done, view);
 }

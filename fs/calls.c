@@ -2,8 +2,12 @@
 /*
  * Calls: requests of the kernel that wait for an answer of the coordinator.
  *
- * A call is answered exactly once: by its answer, by an interrupt (EINTR), by its limit, or at the
- * end of the tree; whichever comes first frees it and drops the request that it waits for.
+ * A call is answered exactly once: by its answer, by its limit, or at the end of the tree; whichever
+ * comes first frees it and drops the request that it waits for.
+ *
+ * On other file systems no signal ends these calls (flock and F_SETLKW are in flocks.c), and programs do
+ * not expect it. So an interrupt only sets a limit, after which the answer is EINTR, so that a killed
+ * process is soon gone. Nor does it end a change that was sent: whoever is told EINTR does it again.
  *
  * Closing a handle may join or leave a group, and close(2) does not wait for it. Such a change is counted
  * at the group, and calls about the group wait until none is under way, so that a process sees
@@ -15,14 +19,15 @@
 
 #include "fs/waits.h"
 
-/* libfuse calls this under the request's own lock, which its reply may not take away if it comes from
- * inside fuse_req_interrupt_func: then the call is ended by fs_call_new. */
+/* libfuse calls this under the request's own lock, and perhaps from inside fuse_req_interrupt_func: it
+ * must not answer. */
 static void call_interrupt(fuse_req_t req, void *user)
 {
 	struct fs_call *call = user;
+	if (call->limited || call->changing)
+		return;
 	call->interrupted = true;
-	if (call->registered)
-		fs_call_error(call, EINTR);
+	fs_call_limit(call, FS_SHORT_MS, EINTR);
 }
 
 static void call_limit(struct coord_timer *timer)
@@ -52,11 +57,7 @@ struct fs_call *fs_call_new(fuse_req_t req, struct fs_inode *inode, struct fs_ha
 	fs->pending++;
 	coord_list_init(&call->blocked);
 	fuse_req_interrupt_func(req, call_interrupt, call);
-	call->registered = true;
-	if (!call->interrupted)
-		return call;
-	fs_call_error(call, EINTR);
-	return NULL;
+	return call;
 }
 
 void fs_call_free(struct fs_call *call)
@@ -103,7 +104,16 @@ void fs_call_opened(struct fs_call *call)
 void fs_call_limit(struct fs_call *call, uint64_t ms, int late)
 {
 	call->late = late;
+	call->limited = true;
+	call->interrupted = call->interrupted && late == EINTR;
 	coord_timer_start(call->fs->loop, &call->limit, coord_now_ms(call->fs->loop) + ms);
+}
+
+void fs_call_changing(struct fs_call *call)
+{
+	call->changing = true;
+	if (call->interrupted)
+		coord_timer_stop(call->fs->loop, &call->limit);
 }
 
 bool fs_call_short(struct fs_call *call)

@@ -4,10 +4,13 @@
  */
 #include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
 #include <sched.h>
+#include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
 #include <sys/wait.h>
@@ -15,6 +18,9 @@
 
 #include "coord/driver.h"
 #include "fs/checks.h"
+#include "fs/mountinfo.h"
+
+#define ANSWER_MS 2000 /* a daemon that lives answers in less */
 
 extern char **environ;
 
@@ -47,45 +53,49 @@ char *fs_check_path(const char *dir)
 
 /* ---- The mount point ---- */
 
-/* Undoes mountinfo's \040 and the like, in place. */
-static void unescape_octal(char *text)
+bool fs_check_is_tree(const char *path)
 {
-	char *out = text;
-	for (const char *p = text; *p; p++) {
-		if (p[0] == '\\' && p[1] && p[2] && p[3]) {
-			*out++ = (char)((p[1] - '0') * 64 + (p[2] - '0') * 8 + (p[3] - '0'));
-			p += 3;
-		} else {
-			*out++ = *p;
-		}
-	}
-	*out = '\0';
+	struct fs_mountinfo top;
+	return fs_mountinfo_top(path, &top) == 0 && !strcmp(top.type, "fuse.tooz");
 }
 
-/* Is the newest mount at path a coordination tree? Fields of a line: id, parent, device, root, mount point,
- * options, any others, a dash, type, source. */
-static bool is_tree(const char *path)
+/* Attributes may come from the kernel's cache, so that only statfs(2) shows whether a daemon is there; and
+ * it waits for ever for a daemon that is stopped. So a child asks. Returns 0, -ETIMEDOUT or -errno. */
+static int ask_daemon(const char *path)
 {
-	FILE *in = fopen("/proc/self/mountinfo", "re");
-	if (!in)
-		return false;
-	bool tree = false;
-	char *line = NULL;
-	size_t size = 0;
-	while (getline(&line, &size, in) > 0) {
-		char *next = line, *point = NULL;
-		for (int i = 0; i < 5 && next; i++)
-			point = strsep(&next, " ");
-		const char *type = next ? strstr(next, " - ") : NULL;
-		if (!point || !type)
-			continue;
-		unescape_octal(point);
-		if (!strcmp(point, path))
-			tree = !strncmp(type + 3, "fuse.tooz ", 10);
+	int ends[2], answer = -ETIMEDOUT;
+	if (pipe2(ends, O_CLOEXEC))
+		return -errno;
+	pid_t pid = fork();
+	if (pid == 0) {
+		struct statfs st;
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		answer = statfs(path, &st) ? -errno : 0;
+		ssize_t n = write(ends[1], &answer, sizeof(answer));
+		while (n != 0) /* until it is killed */
+			pause();
 	}
-	free(line);
-	fclose(in);
-	return tree;
+	close(ends[1]);
+	if (pid > 0) {
+		struct pollfd polled = {.fd = ends[0], .events = POLLIN};
+		bool answered = poll(&polled, 1, ANSWER_MS) > 0 &&
+				read(ends[0], &answer, sizeof(answer)) == sizeof(answer);
+		kill(pid, SIGKILL);
+		/* One that hangs in the kernel must not hold us too. */
+		waitpid(pid, NULL, answered ? 0 : WNOHANG);
+	}
+	close(ends[0]);
+	return pid < 0 ? -EAGAIN : answer;
+}
+
+static bool is_dead(int r)
+{
+	return r == -ENOTCONN || r == -ECONNABORTED;
+}
+
+bool fs_check_is_served(const char *path)
+{
+	return fs_check_is_tree(path) && !is_dead(ask_daemon(path));
 }
 
 static int fusermount_detach(const char *path)
@@ -115,16 +125,16 @@ static int detach_dead(const char *path)
 	return r;
 }
 
-/* Attributes may come from the kernel's cache, so that only statfs(2) shows whether a daemon is there. */
 int fs_check_mountpoint(const char *path)
 {
-	struct statfs fs;
-	for (int i = 0; i < 16 && is_tree(path); i++) {
-		if (statfs(path, &fs) == 0 || (errno != ENOTCONN && errno != ECONNABORTED)) {
-			coord_log(LOG_ERR, "%s: a tree is mounted there already", path);
+	for (int i = 0; i < 16 && fs_check_is_tree(path); i++) {
+		int r = ask_daemon(path);
+		if (!is_dead(r)) {
+			coord_log(LOG_ERR, "%s: a tree is mounted there already%s", path,
+				r == -ETIMEDOUT ? ", and its daemon does not answer" : "");
 			return -EBUSY;
 		}
-		int r = detach_dead(path);
+		r = detach_dead(path);
 		if (r < 0)
 			return r;
 	}

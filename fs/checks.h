@@ -5,11 +5,17 @@
 #ifndef FS_CHECKS_H
 #define FS_CHECKS_H
 
+#include "coord/base.h"
+
 /* Each returns 0, or -errno after the reason was logged. */
 
 /* Absolute, without symbolic links and final slashes; owned by the caller. Asks nothing of what is mounted
- * there. A path that is not there is made absolute as it is. */
+ * there. A path that is not there is made absolute as it is. NULL, with errno: cannot be made so. */
 char *fs_check_path(const char *dir);
+/* Is a tree mounted there, dead or alive? Asks nothing of it. */
+bool fs_check_is_tree(const char *path);
+/* Is a tree mounted there that has a daemon? One that does not answer in 2 s counts. */
+bool fs_check_is_served(const char *path);
 /* A directory; a dead tree that is still mounted there is detached, a live one refused. */
 int fs_check_mountpoint(const char *path);
 /* The kernel lets requests wait for as long as they like. */

@@ -19,13 +19,13 @@ static void notice_state(void *user, enum coord_state state)
 		"the session is %s", coord_state_name(state));
 }
 
-/* Its handle answers EIO from now on, whoever polls is woken, and who asked for it is signalled. */
+/* Its handles answer EIO from now on, whoever polls is woken, and who asked for it is signalled. */
 static void notice_lost(void *user, struct coord_holding *held)
 {
 	struct fs *fs = user;
 	struct fs_holding *holding = coord_holding_user(held);
 	fs_dirs_forget(holding->inode->parent, holding->inode->name);
-	fs_handle_notify(holding->handle);
+	fs_holding_notify(holding);
 	fs_onloss_signal(fs, holding);
 }
 
@@ -70,7 +70,6 @@ int fs_new(struct coord_loop *loop, const struct fs_options *options,
 	coord_list_init(&fs->calls);
 	coord_list_init(&fs->waits);
 	coord_list_init(&fs->uids);
-	coord_list_init(&fs->made);
 	if (!fs->source || !fs->mountpoint || !fs->fuse_options || fs_inodes_init(fs) < 0) {
 		fs_free(fs);
 		return -ENOMEM;
@@ -79,30 +78,35 @@ int fs_new(struct coord_loop *loop, const struct fs_options *options,
 	return 0;
 }
 
+/* The inode outlives its handles here: the last one may free it. */
+static void sweep_inode(struct fs *fs, struct fs_inode *inode)
+{
+	for (bool last = false; !last;) {
+		last = inode->opens.next->next == &inode->opens;
+		fs_handle_free(fs, coord_container(inode->opens.next, struct fs_handle, link));
+	}
+}
+
+static struct fs_inode *find_open(struct fs *fs)
+{
+	struct fs_inode *inode;
+	for (struct coord_node *node = NULL; (node = coord_table_next(&fs->inodes, node));) {
+		inode = coord_container(node, struct fs_inode, node);
+		if (!coord_list_empty(&inode->opens))
+			return inode;
+	}
+	coord_list_each (inode, &fs->unhashed, link)
+		if (!coord_list_empty(&inode->opens))
+			return inode;
+	return NULL;
+}
+
 /* Handles whose RELEASE never came: an umount drops those that were queued. */
 static void sweep_handles(struct fs *fs)
 {
-	struct coord_node *node;
-	for (;;) {
-		struct fs_inode *inode = NULL;
-		for (node = coord_table_next(&fs->inodes, NULL); node;
-			node = coord_table_next(&fs->inodes, node)) {
-			inode = coord_container(node, struct fs_inode, node);
-			if (!coord_list_empty(&inode->opens))
-				break;
-			inode = NULL;
-		}
-		if (!inode)
-			return;
-		while (!coord_list_empty(&inode->opens)) {
-			/* The inode outlives its handles here: the last one may free it. */
-			bool last = inode->opens.next->next == &inode->opens;
-			fs_handle_free(
-				fs, coord_container(inode->opens.next, struct fs_handle, link));
-			if (last)
-				break;
-		}
-	}
+	struct fs_inode *inode;
+	while ((inode = find_open(fs)))
+		sweep_inode(fs, inode);
 }
 
 void fs_free(struct fs *fs)
@@ -118,6 +122,7 @@ void fs_free(struct fs *fs)
 	fs_groups_done(fs);
 	fs_uids_done(fs);
 	coord_table_done(&fs->owners);
+	coord_table_done(&fs->readers);
 	fs_inodes_done(fs);
 	free(fs->source);
 	free(fs->mountpoint);

@@ -4,30 +4,66 @@
  */
 #include "fs/tree.h"
 
-/* A group that was made here: its maker may remove it. */
+/* ---- Who made a group ---- */
+
+/* How many records there are before it is asked first which of their groups are left. */
+enum { MADE_MAX = 1024 };
+
+/* A group that was made here: its maker may remove it. Another mount may remove it too, and nobody tells. */
 struct made {
-	struct coord_list link; /* fs->made */
+	struct coord_node node; /* fs->made; the key is name */
 	uint32_t uid;
-	size_t len;
+	bool there; /* made or listed since the sweep began */
 	char name[];
 };
 
 static struct made *made_find(struct fs *fs, struct coord_bytes name)
 {
-	struct made *made;
-	coord_list_each (made, &fs->made, link)
-		if (coord_bytes_equal((struct coord_bytes){made->name, made->len}, name))
-			return made;
-	return NULL;
+	struct coord_node *node = coord_table_find(&fs->made, 0, name);
+	return node ? coord_container(node, struct made, node) : NULL;
+}
+
+static void made_free(struct fs *fs, struct made *made)
+{
+	if (!made)
+		return;
+	coord_table_remove(&fs->made, &made->node);
+	free(made);
 }
 
 static void made_forget(struct fs *fs, struct coord_bytes name)
 {
-	struct made *made = made_find(fs, name);
-	if (!made)
+	made_free(fs, made_find(fs, name));
+}
+
+static void made_swept(void *user, int status, const struct coord_row *rows, size_t rows_len)
+{
+	struct fs *fs = user;
+	fs->made_sweep = NULL;
+	for (const struct coord_row *row = rows; row; row = row->next) {
+		struct made *made = made_find(fs, row->name);
+		if (made)
+			made->there = true;
+	}
+	struct coord_node *after, *node = coord_table_next(&fs->made, NULL);
+	for (; node && status == 0; node = after) {
+		struct made *made = coord_container(node, struct made, node);
+		after = coord_table_next(&fs->made, node);
+		if (!made->there)
+			made_free(fs, made);
+	}
+	fs->made_max = 2 * fs->made.len < MADE_MAX ? MADE_MAX : 2 * fs->made.len;
+}
+
+/* Forgets groups that are gone. One listing when their number has doubled since the last. */
+static void made_sweep(struct fs *fs)
+{
+	if (fs->made_sweep || fs->made.len < (fs->made_max ? fs->made_max : MADE_MAX))
 		return;
-	coord_list_remove(&made->link);
-	free(made);
+	struct coord_node *node = NULL;
+	while ((node = coord_table_next(&fs->made, node)))
+		coord_container(node, struct made, node)->there = false;
+	coord_group_list(fs->coord, made_swept, fs, &fs->made_sweep);
 }
 
 /* Root and the owner need no record. Without memory for it only they may remove the group. */
@@ -36,22 +72,30 @@ static void made_add(struct fs *fs, struct coord_bytes name, uint32_t uid)
 	made_forget(fs, name);
 	if (uid == 0 || uid == fs->options.uid)
 		return;
+	made_sweep(fs);
 	struct made *made = malloc(sizeof(*made) + name.len);
 	if (!made)
 		return;
-	made->uid = uid;
-	made->len = name.len;
+	*made = (struct made){
+		.node = {.key = {made->name, name.len}},
+		.uid = uid,
+		.there = true,
+	};
 	memcpy(made->name, name.data, name.len);
-	coord_list_add(&fs->made, &made->link);
+	if (coord_table_add(&fs->made, &made->node) < 0)
+		free(made);
 }
 
 void fs_groups_done(struct fs *fs)
 {
-	struct made *made, *after;
-	coord_list_each_safe (made, after, &fs->made, link)
-		free(made);
-	coord_list_init(&fs->made);
+	struct coord_node *node;
+	coord_req_drop(fs->made_sweep);
+	while ((node = coord_table_next(&fs->made, NULL)))
+		made_free(fs, coord_container(node, struct made, node));
+	coord_table_done(&fs->made);
 }
+
+/* ---- Calls ---- */
 
 static void reply_group(struct fs_call *call)
 {
@@ -84,6 +128,8 @@ static void looked(void *user, int status, const struct coord_lock_info *unused)
 {
 	struct fs_call *call = user;
 	call->wait = NULL;
+	if (status == -ENOENT)
+		made_forget(call->fs, call->inode->name);
 	if (status < 0)
 		fs_call_error(call, status);
 	else
@@ -146,6 +192,7 @@ static void removed_group(void *user, int status, const struct coord_row *rows, 
 
 static void remove_group(struct fs_call *call)
 {
+	fs_call_changing(call);
 	fs_call_started(call, coord_group_delete(call->fs->coord, call->inode->name, removed_group,
 				      call, &call->wait));
 }

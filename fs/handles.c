@@ -26,7 +26,7 @@ int fs_handle_new(fuse_req_t req, struct fs_inode *inode, const struct fuse_file
 	handle->opener_uid = ctx->uid;
 	handle->opener_pid = ctx->pid;
 	handle->writable = (fi->flags & O_ACCMODE) != O_RDONLY;
-	coord_list_init(&handle->holdings);
+	coord_list_init(&handle->uses);
 	coord_list_add(&inode->opens, &handle->link);
 	inode->handles++;
 	if (inode->type->lockable)
@@ -42,11 +42,12 @@ void fs_handle_free(struct fs *fs, struct fs_handle *handle)
 	fs_flocks_release(fs, handle);
 	if (handle->poll)
 		fuse_pollhandle_destroy(handle->poll);
+	fs_charge(handle, handle->bytes, 0);
 	coord_list_remove(&handle->link);
 	handle->inode->handles--;
-	fs_inode_unref(fs, handle->inode);
 	fs_uid_handle_done(fs, handle->uid);
-	fs_snapshot_free(handle->snapshot);
+	fs_snapshot_free(fs, handle->snapshot);
+	fs_inode_unref(fs, handle->inode);
 	if (handle->draft)
 		free(handle->draft->text);
 	free(handle->draft);
@@ -79,11 +80,26 @@ struct fs_call *fs_handle_open(
 	return call;
 }
 
+/* Takes content, a malloced buffer or NULL. */
+static bool set_content(struct fs_handle *handle, char *content, size_t len)
+{
+	if (!fs_charge(handle, handle->content_len, len)) {
+		free(content);
+		return false;
+	}
+	free(handle->content);
+	handle->content = content;
+	handle->content_len = len;
+	return true;
+}
+
 static void reply_part(fuse_req_t req, struct fs_handle *handle, size_t size, off_t off)
 {
 	size_t from = (size_t)(off - handle->base);
 	if (from >= handle->content_len) {
+		/* The next READ takes new content. */
 		handle->ended = true;
+		set_content(handle, NULL, 0);
 		fuse_reply_buf(req, NULL, 0);
 		return;
 	}
@@ -109,10 +125,11 @@ void fs_handle_read(fuse_req_t req, struct fs_handle *handle, size_t size, off_t
 void fs_handle_fill(struct fs_call *call, char *content, size_t len)
 {
 	struct fs_handle *handle = call->handle;
-	free(handle->content);
+	if (!set_content(handle, content, content ? len : 0)) {
+		fs_call_error(call, EDQUOT);
+		return;
+	}
 	handle->base = handle->ended || handle->wrote ? call->off : 0;
-	handle->content = content;
-	handle->content_len = content ? len : 0;
 	handle->ended = handle->wrote = false;
 	reply_part(call->req, handle, call->size, call->off);
 	fs_call_free(call);

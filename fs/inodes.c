@@ -93,6 +93,7 @@ struct fs_inode *fs_inode_get(
 		return NULL;
 	}
 	inode->hashed = true;
+	inode->fs = fs;
 	inode->name = (struct coord_bytes){inode->key + sizeof(parent), name.len};
 	inode->type = types[kind];
 	inode->kind = kind;

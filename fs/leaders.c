@@ -78,7 +78,7 @@ static void leader_write(fuse_req_t req, struct fs_handle *handle, const char *d
 			fuse_reply_err(req, code);
 		else
 			fuse_reply_write(req, len);
-	} else if (coord_holding_state(holding->held) == COORD_HOLDING_LOST) {
+	} else if (fs_holding_lost(holding)) {
 		fuse_reply_err(req, EIO);
 	} else {
 		fuse_reply_write(req, len);

@@ -364,7 +364,11 @@ static void read_counted(void *user, int status, const struct coord_lock_info *u
 	call->wait = NULL;
 	struct coord_lock_info info;
 	const struct fs_holding *holding = fs_handle_holding(call->handle);
-	if (holding && coord_holding_state(holding->held) == COORD_HELD)
+	if (holding && fs_holding_lost(holding)) {
+		fs_call_error(call, EIO);
+		return;
+	}
+	if (holding)
 		info_of_holding(call->fs, holding, &info);
 	else if (coord_lock_peek(
 			 call->fs->coord, kind_of(call->inode->kind), call->inode->name, &info) < 0)
@@ -387,13 +391,15 @@ static void read_checked(void *user, int status, const struct coord_row *rows, s
 	call->wait = NULL;
 	const struct fs_holding *holding = fs_handle_holding(call->handle);
 	struct coord_lock_info info = {0};
+	if (holding && fs_holding_lost(holding))
+		status = -EIO;
 	/* Let go meanwhile by another thread: it holds nothing, and shows nothing. */
 	if (status == -EBADF || (status == 0 && !holding)) {
 		read_end(call, &info);
 		return;
 	}
-	if (status < 0 || coord_holding_state(holding->held) != COORD_HELD) {
-		fs_call_error(call, status < 0 ? status : -EIO);
+	if (status < 0) {
+		fs_call_error(call, status);
 		return;
 	}
 	info_of_holding(call->fs, holding, &info);
@@ -405,7 +411,7 @@ void fs_held_read(struct fs_call *call)
 	enum coord_kind kind = kind_of(call->inode->kind);
 	const struct fs_holding *holding = fs_handle_holding(call->handle);
 	if (holding) {
-		int r = coord_holding_state(holding->held) == COORD_HOLDING_LOST
+		int r = fs_holding_lost(holding)
 				? -EIO
 				: coord_check(holding->held, read_checked, call, &call->wait);
 		fs_call_started(call, r);
@@ -427,7 +433,7 @@ static void lock_write(fuse_req_t req, struct fs_handle *handle, const char *dat
 	const struct fs_holding *holding = fs_handle_holding(handle);
 	if (!holding)
 		fuse_reply_err(req, EPERM);
-	else if (coord_holding_state(holding->held) == COORD_HOLDING_LOST)
+	else if (fs_holding_lost(holding))
 		fuse_reply_err(req, EIO);
 	else
 		fuse_reply_write(req, len);
@@ -439,10 +445,18 @@ void fs_held_flush(fuse_req_t req, struct fs_handle *handle, uint64_t owner)
 	fuse_reply_err(req, 0);
 }
 
+static void fsync_checked(void *user, int status, const struct coord_row *rows, size_t rows_len)
+{
+	struct fs_call *call = user;
+	call->wait = NULL;
+	const struct fs_holding *holding = fs_handle_holding(call->handle);
+	fs_call_error(call, holding && fs_holding_lost(holding) ? -EIO : status);
+}
+
 void fs_held_fsync(fuse_req_t req, struct fs_handle *handle)
 {
 	const struct fs_holding *holding = fs_handle_holding(handle);
-	if (holding && coord_holding_state(holding->held) == COORD_HOLDING_LOST) {
+	if (holding && fs_holding_lost(holding)) {
 		fuse_reply_err(req, EIO);
 		return;
 	}
@@ -453,7 +467,7 @@ void fs_held_fsync(fuse_req_t req, struct fs_handle *handle)
 	struct fs_call *call = fs_call_new(req, handle->inode, handle);
 	if (!call)
 		return;
-	int r = holding ? coord_check(holding->held, fs_call_reply, call, &call->wait)
+	int r = holding ? coord_check(holding->held, fsync_checked, call, &call->wait)
 			: coord_barrier(handle->holding->held, fs_call_reply, call, &call->wait);
 	fs_call_started(call, r);
 }
@@ -545,7 +559,7 @@ static bool is_callers(void *user, struct coord_holding *held)
 	seek->uid = holding->taker_uid;
 	return holding->taker_uid == seek->ctx->uid &&
 	       (same_work(seek->ctx->pid, (int32_t)holding->taker_pid) ||
-		       same_work(seek->ctx->pid, holding->handle->opener_pid));
+		       same_work(seek->ctx->pid, fs_holding_handle(holding)->opener_pid));
 }
 
 static void broken(void *user, int status, const struct coord_row *rows, size_t rows_len)

@@ -5,23 +5,29 @@
  * A mount takes these steps; the first that fails ends it with a line on standard error and one of
  * mount(8)'s exit codes:
  *
- *   the parent   parses the command line, finds the driver, hides secrets in argv, forks, and waits on a pipe
- *   the daemon   checks the mount point and the kernel, starts the coordinator; when that has a
- *                session, mounts; when the kernel has been answered too, turns to the background and
- *                tells its parent, which exits with 0
+ *   the parent   parses the command line, finds the driver, hides secrets in argv, forks, and waits on a
+ *                socket
+ *   the daemon   checks the options; waits for an earlier daemon of this mount point to end; checks the mount
+ *                point and the kernel, starts the coordinator; when that has a session, mounts; when the
+ *                kernel has been answered too, turns to the background and tells its parent, which exits
+ *                with 0
  *
  * Forking comes first because neither the loop nor client libraries survive it. The daemon becomes a session
- * leader only when it is ready, so that Ctrl-C at a slow start reaches it.
+ * leader only when it is ready, so that Ctrl-C at a slow start reaches it. A signal for the parent alone ends
+ * its side of the socket, which the daemon takes as one; the exit code is the daemon's in any case.
  *
  * The end: umount(8) or a signal -> coord_stop -> stopped -> fs_unmount. A second signal skips waiting for
  * the backend.
  */
 #include <fcntl.h>
 #include <malloc.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <syslog.h>
 
@@ -33,7 +39,12 @@
 #include "fs/runfile.h"
 #include "fs/usage.h"
 
+#define LOOK_MS 20 /* between two looks at an earlier daemon that ends */
+#define PATIENCE_MS 1000 /* until it is said that it is waited for */
+#define FILES_MIN 1024
+
 enum { SIGNALS = 3 };
+static const int numbers[SIGNALS] = {SIGTERM, SIGINT, SIGHUP};
 
 struct daemon {
 	struct fs_command *command;
@@ -47,9 +58,14 @@ struct daemon {
 	struct fs *fs;
 	struct fs_runfile *runfile;
 	struct coord_signal *signals[SIGNALS];
-	int parent; /* pipe to the parent, -1: foreground, or told */
+	struct coord_timer start_timer;
+	uint64_t asked_ms; /* BOOTTIME when the start was asked for */
+	bool has_predecessor, is_said; /* it did not end in time; that it is waited for */
+	int parent; /* socket to the parent, -1: foreground, or told */
+	struct coord_fd *parent_watch;
 	int exit_code; /* so far */
-	bool has_session, is_mounted, is_ready, is_stopping, has_stopped;
+	bool has_started, is_ready, is_stopping, has_stopped;
+	bool is_deserted; /* by the parent, perhaps for a signal that we get too */
 };
 
 /* ---- Logging ---- */
@@ -60,9 +76,12 @@ static void log_to_stderr(int level, const char *text)
 	dprintf(STDERR_FILENO, "mount.tooz: %s%s\n", prefix[level & 7], text);
 }
 
+/* There may be many daemons: each of its lines begins with the mount point. */
+static const char *log_mountpoint;
+
 static void log_to_syslog(int level, const char *text)
 {
-	syslog(level, "%s", text);
+	syslog(level, "%s: %s", log_mountpoint, text);
 }
 
 /* ---- Secrets ---- */
@@ -83,6 +102,10 @@ static void raise_file_limit(void)
 	struct rlimit limit;
 	if (getrlimit(RLIMIT_NOFILE, &limit))
 		return;
+	if (limit.rlim_max < FILES_MIN)
+		coord_log(LOG_WARNING,
+			"only %llu open files are allowed (ulimit -Hn); a lock may take one each",
+			(unsigned long long)limit.rlim_max);
 	limit.rlim_cur = limit.rlim_max;
 	setrlimit(RLIMIT_NOFILE, &limit);
 }
@@ -96,6 +119,8 @@ static bool tell_parent(struct daemon *d, int code)
 		return true;
 	unsigned char byte = (unsigned char)code;
 	bool told = write(d->parent, &byte, 1) == 1;
+	coord_fd_stop(d->parent_watch);
+	d->parent_watch = NULL;
 	close(d->parent);
 	d->parent = -1;
 	return told;
@@ -114,6 +139,7 @@ static void point_to_null(void)
 static bool go_to_background(struct daemon *d)
 {
 	openlog("toozfs", LOG_PID, LOG_DAEMON);
+	log_mountpoint = d->mountpoint;
 	coord_log_to(log_to_syslog);
 	coord_log_level = d->command->verbose ? LOG_DEBUG : LOG_INFO;
 	setsid();
@@ -134,6 +160,7 @@ static void begin_stop(struct daemon *d)
 	if (d->is_stopping)
 		return;
 	d->is_stopping = true;
+	coord_timer_stop(d->loop, &d->start_timer);
 	coord_stop(d->coord);
 }
 
@@ -149,6 +176,10 @@ static void on_signal(void *user, int signum)
 	struct daemon *d = user;
 	if (signum == SIGHUP && d->is_ready && !d->command->foreground)
 		return;
+	if (d->is_deserted) {
+		d->is_deserted = false;
+		return;
+	}
 	if (!d->is_ready && d->exit_code == FS_EXIT_OK)
 		d->exit_code = FS_EXIT_USER;
 	if (d->is_stopping) {
@@ -157,14 +188,31 @@ static void on_signal(void *user, int signum)
 		end(d);
 		return;
 	}
-	coord_log(LOG_INFO, "%s: releasing everything", strsignal(signum));
+	if (d->is_ready)
+		coord_log(LOG_INFO, "%s: releasing everything", strsignal(signum));
+	else
+		coord_log(LOG_ERR, "%s: interrupted by a signal (%s), nothing is mounted",
+			d->mountpoint, strsignal(signum));
 	begin_stop(d);
+}
+
+/* The parent was interrupted, or killed. */
+static void on_parent(void *user, int status)
+{
+	struct daemon *d = user;
+	coord_fd_stop(d->parent_watch);
+	d->parent_watch = NULL;
+	if (d->is_stopping)
+		return;
+	coord_log(LOG_ERR, "%s: interrupted, nothing is mounted", d->mountpoint);
+	d->is_deserted = true;
+	fail(d, FS_EXIT_USER);
 }
 
 static void on_unmounted(void *user)
 {
 	struct daemon *d = user;
-	coord_log(LOG_INFO, "%s: unmounted", d->mountpoint);
+	coord_log(LOG_INFO, "unmounted");
 	begin_stop(d);
 }
 
@@ -189,38 +237,61 @@ static void on_kernel_ready(void *user)
 		d->mountpoint, d->config->member);
 }
 
+/* What this process may not have is a matter of the system, whoever met it. */
+static int exit_code_of(int r)
+{
+	switch (r) {
+	case -EINVAL:
+		return FS_EXIT_USAGE;
+	case -ENOMEM:
+	case -EAGAIN:
+	case -EMFILE:
+	case -ENFILE:
+		return FS_EXIT_SYSTEM;
+	default:
+		return FS_EXIT_MOUNT;
+	}
+}
+
+static void log_failure(const struct daemon *d, int status, const char *text)
+{
+	coord_log(LOG_ERR, "%s: %s", d->config->shown, text && *text ? text : strerror(-status));
+	if (status == -EAGAIN || status == -ENOMEM)
+		coord_log(LOG_ERR,
+			"no memory or no thread to be had; limits of this process (ulimit "
+			"-v, -u) or of its group (TasksMax=, MemoryMax=) may be too low");
+	if (d->has_predecessor)
+		coord_log(LOG_ERR,
+			"an earlier daemon of %s has not ended yet; mount.tooz --wait %s waits for "
+			"it",
+			d->mountpoint, d->mountpoint);
+}
+
 /* Mounting comes after the session, so that no tree is ever seen that could not answer. */
 static void on_coord_ready(void *user, int status, const char *text)
 {
 	struct daemon *d = user;
 	if (status < 0) {
-		coord_log(LOG_ERR, "%s: %s", d->config->shown,
-			text && *text ? text : strerror(-status));
+		log_failure(d, status, text);
 		if (d->exit_code == FS_EXIT_OK)
-			d->exit_code = FS_EXIT_MOUNT;
+			d->exit_code = status == -EINVAL ? FS_EXIT_MOUNT : exit_code_of(status);
 		d->is_stopping = d->has_stopped = true;
 		end(d);
 		return;
 	}
-	d->has_session = true;
 	if (d->is_stopping)
 		return;
-	if (fs_mount(d->fs, d->coord) < 0) {
-		coord_log(LOG_ERR, "%s: cannot mount", d->mountpoint);
-		fail(d, FS_EXIT_MOUNT);
+	int r = fs_mount(d->fs, d->coord);
+	if (r == 0)
 		return;
-	}
-	d->is_mounted = true;
+	coord_log(LOG_ERR, "%s: cannot mount: %s", d->mountpoint, strerror(-r));
+	fail(d, FS_EXIT_MOUNT);
 }
 
 /* ---- Setting up ---- */
 
 static int check(struct daemon *d)
 {
-	const struct fs_command *command = d->command;
-	d->mountpoint = fs_check_path(command->dir);
-	if (!d->mountpoint)
-		return FS_EXIT_SYSTEM;
 	if (fs_check_mountpoint(d->mountpoint) < 0 || fs_check_kernel() < 0 ||
 		fs_check_device() < 0)
 		return FS_EXIT_MOUNT;
@@ -234,6 +305,31 @@ static int check(struct daemon *d)
 	return FS_EXIT_OK;
 }
 
+/* umount(8) returns before the daemon has let go of its member id, so that this one waits for that one, for
+ * as long as nothing is mounted there and the time-out lasts. */
+static void start(struct coord_timer *timer)
+{
+	struct daemon *d = coord_container(timer, struct daemon, start_timer);
+	uint64_t now = coord_now_ms(d->loop), until = d->asked_ms + d->config->timeout_ms;
+	d->has_predecessor = fs_runfile_is_held(d->mountpoint);
+	if (d->has_predecessor && now < until && !fs_check_is_tree(d->mountpoint)) {
+		if (!d->is_said && now >= d->asked_ms + PATIENCE_MS)
+			coord_log(LOG_WARNING,
+				"%s: waiting for the daemon that served it before to end",
+				d->mountpoint);
+		d->is_said = now >= d->asked_ms + PATIENCE_MS;
+		coord_timer_start(d->loop, timer, now + LOOK_MS);
+		return;
+	}
+	d->exit_code = check(d);
+	if (d->exit_code == FS_EXIT_OK) {
+		d->has_started = true;
+		coord_start(d->coord);
+	} else {
+		end(d);
+	}
+}
+
 /* Checks the options, which takes over url. */
 static int make_config(struct daemon *d)
 {
@@ -244,7 +340,9 @@ static int make_config(struct daemon *d)
 		&d->config, &error);
 	if (r < 0) {
 		coord_log(LOG_ERR, "%s", error ? error : strerror(-r));
-		return r == -ENOMEM ? FS_EXIT_SYSTEM : FS_EXIT_USAGE;
+		if (r == -EINVAL)
+			fs_command_log_known(command, d->driver->params);
+		return r == -EINVAL ? FS_EXIT_USAGE : FS_EXIT_SYSTEM;
 	}
 	d->config->read_only = command->tree.read_only;
 	return FS_EXIT_OK;
@@ -268,17 +366,28 @@ static int make_tree(struct daemon *d)
 	r = coord_new(d->loop, d->config, fs_notices(), d->fs, &d->coord, &error);
 	if (r < 0) {
 		coord_log(LOG_ERR, "%s: %s", d->config->shown, error ? error : strerror(-r));
-		return r == -ENOMEM ? FS_EXIT_SYSTEM : r == -EINVAL ? FS_EXIT_USAGE : FS_EXIT_MOUNT;
+		return exit_code_of(r);
 	}
 	return FS_EXIT_OK;
 }
 
+static bool is_ignored(int signum)
+{
+	struct sigaction action;
+	return sigaction(signum, NULL, &action) == 0 && action.sa_handler == SIG_IGN;
+}
+
 static int make_loop(struct daemon *d)
 {
-	static const int numbers[SIGNALS] = {SIGTERM, SIGINT, SIGHUP};
+	sigset_t none;
 	int r = coord_loop_uv_new(&d->loop);
 	for (int i = 0; r == 0 && i < SIGNALS; i++)
-		r = coord_signal_watch(d->loop, numbers[i], on_signal, d, &d->signals[i]);
+		if (numbers[i] != SIGHUP || !is_ignored(SIGHUP))
+			r = coord_signal_watch(d->loop, numbers[i], on_signal, d, &d->signals[i]);
+	if (r == 0 && d->parent >= 0)
+		r = coord_fd_watch(d->loop, d->parent, on_parent, d, &d->parent_watch);
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
 	if (r == 0)
 		return FS_EXIT_OK;
 	coord_log(LOG_ERR, "cannot make the loop: %s", strerror(-r));
@@ -288,9 +397,13 @@ static int make_loop(struct daemon *d)
 /* What a coordinator that has not stopped uses cannot be freed. The process ends anyway. */
 static void take_down(struct daemon *d)
 {
-	bool all = !d->coord || d->has_stopped;
+	bool all = !d->coord || !d->has_started || d->has_stopped;
 	if (d->fs)
 		fs_unmount(d->fs);
+	if (d->loop)
+		coord_timer_stop(d->loop, &d->start_timer);
+	coord_fd_stop(d->parent_watch);
+	d->parent_watch = NULL;
 	if (all) {
 		fs_free(d->fs);
 		if (d->coord)
@@ -303,8 +416,21 @@ static void take_down(struct daemon *d)
 		coord_loop_uv_free(d->loop);
 	}
 	fs_runfile_free(d->runfile);
-	free(d->mountpoint);
 	coord_url_done(&d->url);
+}
+
+/* All that can be made, and refused, without touching anything outside this process. */
+static int make(struct daemon *d)
+{
+	d->mountpoint = fs_check_path(d->command->dir);
+	if (!d->mountpoint) {
+		coord_log(LOG_ERR, "%s: %s", d->command->dir, strerror(errno));
+		return FS_EXIT_SYSTEM;
+	}
+	int code = make_loop(d);
+	if (code == FS_EXIT_OK)
+		code = make_config(d);
+	return code == FS_EXIT_OK ? make_tree(d) : code;
 }
 
 /* The daemon: returns its exit code. */
@@ -312,31 +438,52 @@ static int serve(struct daemon *d)
 {
 	signal(SIGPIPE, SIG_IGN);
 	raise_file_limit();
-	d->exit_code = check(d);
-	if (d->exit_code == FS_EXIT_OK)
-		d->exit_code = make_loop(d);
-	if (d->exit_code == FS_EXIT_OK)
-		d->exit_code = make_config(d);
-	if (d->exit_code == FS_EXIT_OK)
-		d->exit_code = make_tree(d);
+	d->exit_code = make(d);
 	if (d->exit_code == FS_EXIT_OK) {
-		coord_start(d->coord);
+		d->start_timer.fn = start;
+		d->asked_ms = coord_now_ms(d->loop);
+		coord_timer_start(d->loop, &d->start_timer, d->asked_ms);
 		coord_loop_uv_run(d->loop);
 	}
 	int code = d->exit_code;
 	take_down(d);
 	tell_parent(d, code);
+	free(d->mountpoint);
 	return code;
 }
 
 /* ---- The parent ---- */
 
-static int await_daemon(int fd, pid_t pid)
+/* The signals that are to interrupt the start, but for those that the caller ignores, as nohup(1) does. */
+static void block_signals(sigset_t *ret)
+{
+	sigemptyset(ret);
+	for (int i = 0; i < SIGNALS; i++)
+		if (!is_ignored(numbers[i]))
+			sigaddset(ret, numbers[i]);
+	sigprocmask(SIG_BLOCK, ret, NULL);
+}
+
+/* Reads the daemon's byte. At a signal the daemon is told, which then ends, or is ready just now. */
+static ssize_t read_code(int fd, const sigset_t *signals, unsigned char *ret)
+{
+	_cleanup_close_ int interrupts = signalfd(-1, signals, SFD_CLOEXEC);
+	struct pollfd polled[] = {
+		{.fd = fd, .events = POLLIN}, {.fd = interrupts, .events = POLLIN}};
+	while (poll(polled, 2, -1) < 0 && errno == EINTR)
+		;
+	if (!polled[0].revents)
+		shutdown(fd, SHUT_WR);
+	ssize_t n;
+	while ((n = read(fd, ret, 1)) < 0 && errno == EINTR)
+		;
+	return n;
+}
+
+static int await_daemon(int fd, const sigset_t *signals, pid_t pid)
 {
 	unsigned char code;
-	ssize_t n;
-	while ((n = read(fd, &code, 1)) < 0 && errno == EINTR)
-		;
+	ssize_t n = read_code(fd, signals, &code);
 	if (n == 1 && code == FS_EXIT_OK)
 		return FS_EXIT_OK;
 	int status = 0;
@@ -352,25 +499,29 @@ static int await_daemon(int fd, pid_t pid)
 	return FS_EXIT_MOUNT;
 }
 
-/* Closes what was inherited, but for 0-2 and fd, which may get another number: a daemon must not keep a
- * caller's locked file or pipe open. */
+/* Closes what was inherited, but for 0-2 and fd (-1: none), which may get another number: a daemon must not
+ * keep a caller's locked file or pipe open. */
 static int keep_only(int fd)
 {
 	if (fd > STDERR_FILENO + 1)
 		fd = dup3(fd, STDERR_FILENO + 1, O_CLOEXEC);
-	close_range(STDERR_FILENO + 2, ~0u, 0);
+	close_range(STDERR_FILENO + (fd < 0 ? 1 : 2), ~0u, 0);
 	return fd;
 }
 
 static int run(struct daemon *d)
 {
-	if (d->command->foreground)
+	if (d->command->foreground) {
+		keep_only(-1);
 		return serve(d);
+	}
 	int ends[2];
-	if (pipe2(ends, O_CLOEXEC)) {
-		coord_log(LOG_ERR, "cannot make a pipe: %s", strerror(errno));
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends)) {
+		coord_log(LOG_ERR, "cannot make a socket: %s", strerror(errno));
 		return FS_EXIT_SYSTEM;
 	}
+	sigset_t signals;
+	block_signals(&signals);
 	pid_t pid = fork();
 	if (pid < 0) {
 		coord_log(LOG_ERR, "cannot fork: %s", strerror(errno));
@@ -382,7 +533,7 @@ static int run(struct daemon *d)
 	}
 	close(ends[1]);
 	coord_url_done(&d->url);
-	return await_daemon(ends[0], pid);
+	return await_daemon(ends[0], &signals, pid);
 }
 
 /* ---- URL and driver ---- */
@@ -466,7 +617,7 @@ static int prepare(struct daemon *d)
 		return FS_EXIT_USAGE;
 	char *cwd = *command->dir == '/' ? NULL : getcwd(NULL, 0), *dir = NULL;
 	if (*command->dir != '/' && (!cwd || asprintf(&dir, "%s/%s", cwd, command->dir) < 0)) {
-		coord_log(LOG_ERR, "%s: %s", command->dir, strerror(errno));
+		coord_log(LOG_ERR, "%s: the current directory: %s", command->dir, strerror(errno));
 		code = FS_EXIT_SYSTEM;
 	} else if (dir) {
 		free(command->dir);
@@ -478,11 +629,12 @@ static int prepare(struct daemon *d)
 	return code;
 }
 
+/* -f: all but the mount, with the driver's own look at its options. */
 static int check_only(struct daemon *d)
 {
-	int code = make_config(d);
-	coord_config_free(d->config);
-	coord_url_done(&d->url);
+	int code = make(d);
+	take_down(d);
+	free(d->mountpoint);
 	return code;
 }
 
@@ -508,11 +660,19 @@ static int mount_tree(struct fs_command *command, int argc, char **argv)
 static int wait_for_end(const struct fs_command *command)
 {
 	_cleanup_free_ char *path = fs_check_path(command->dir);
-	int r = path ? fs_runfile_wait(path) : -ENOMEM;
-	if (r == 0)
+	int r = path ? fs_runfile_wait(path) : -errno;
+	if (r < 0) {
+		coord_log(LOG_ERR, "%s: %s", command->dir, strerror(-r));
+		return FS_EXIT_SYSTEM;
+	}
+	if (r > 0 || !fs_check_is_served(path))
 		return FS_EXIT_OK;
-	coord_log(LOG_ERR, "%s: %s", command->dir, strerror(-r));
-	return FS_EXIT_SYSTEM;
+	coord_log(LOG_ERR,
+		"%s: a tree is mounted there, but this user cannot see which daemon serves it; ask "
+		"as "
+		"the user who mounted it",
+		path);
+	return FS_EXIT_MOUNT;
 }
 
 static int act(struct fs_command *command, int argc, char **argv)
@@ -540,8 +700,25 @@ static void keep_memory(void)
 	mallopt(M_TRIM_THRESHOLD, 16 << 20);
 }
 
+/* What a caller left in a strange state: a descriptor of ours must not become standard error, and a daemon
+ * must hear of SIGTERM and of the end of its children. */
+static void set_standards(void)
+{
+	int fd;
+	do
+		fd = open("/dev/null", O_RDWR);
+	while (fd >= 0 && fd <= STDERR_FILENO);
+	if (fd >= 0)
+		close(fd);
+	sigset_t none;
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	signal(SIGCHLD, SIG_DFL);
+}
+
 int main(int argc, char **argv)
 {
+	set_standards();
 	keep_secrets();
 	keep_memory();
 	coord_log_to(log_to_stderr);

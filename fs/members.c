@@ -400,6 +400,22 @@ static void member_read(struct fs_call *call)
 
 /* ---- Writing ---- */
 
+/* A write was published: of what was written the last value stays. */
+static void draft_keep(struct fs_draft *draft)
+{
+	memmove(draft->text, draft->last.data, draft->last.len);
+	draft->len = draft->last.len;
+	draft->finished = draft->last_look == COORD_CAPS_JSON;
+	draft->pending = draft->last_look == COORD_CAPS_OPEN;
+}
+
+/* It was not: it is not there for whoever writes it again. */
+static void draft_restore(struct fs_draft *draft)
+{
+	draft->len = draft->len_before;
+	draft->finished = draft->finished_before;
+}
+
 static void published(void *user, int status, const struct coord_row *rows, size_t rows_len)
 {
 	struct fs_call *call = user;
@@ -408,11 +424,14 @@ static void published(void *user, int status, const struct coord_row *rows, size
 	fs_dirs_forget(call->inode->parent, call->inode->name);
 	if (status < 0) {
 		draft->refused = true;
+		if (call->size)
+			draft_restore(draft);
 		fs_call_error(call, status);
 		return;
 	}
 	draft->exclusive = false;
 	if (call->size) {
+		draft_keep(draft);
 		fuse_reply_write(call->req, call->size);
 		fs_call_free(call);
 	} else {
@@ -426,10 +445,14 @@ static void publish(struct fs_call *call, struct coord_bytes text)
 	struct fs_draft *draft = call->handle->draft;
 	draft->tried = true;
 	draft->pending = false;
+	fs_call_changing(call);
 	int r = put(call->fs, call->inode, text, draft->exclusive, call->uid, published, call,
 		&call->wait);
-	if (r < 0)
+	if (r < 0) {
 		draft->refused = true;
+		if (call->size)
+			draft_restore(draft);
+	}
 	fs_call_started(call, r);
 }
 
@@ -441,8 +464,9 @@ static bool is_blank(const char *data, size_t len)
 	return true;
 }
 
-static int draft_add(struct fs_draft *draft, const char *data, size_t len)
+static int draft_add(struct fs_handle *handle, const char *data, size_t len)
 {
+	struct fs_draft *draft = handle->draft;
 	if (draft->finished)
 		draft->len = 0;
 	draft->finished = false;
@@ -452,9 +476,13 @@ static int draft_add(struct fs_draft *draft, const char *data, size_t len)
 		size_t size = draft->size ? draft->size : 256;
 		while (size < draft->len + len)
 			size *= 2;
+		if (!fs_charge(handle, draft->size, size))
+			return -EDQUOT;
 		char *text = realloc(draft->text, size);
-		if (!text)
+		if (!text) {
+			fs_charge(handle, size, draft->size);
 			return -ENOMEM;
+		}
 		draft->text = text;
 		draft->size = size;
 	}
@@ -484,16 +512,10 @@ static enum coord_caps_text draft_look(
 	return look;
 }
 
-static void draft_keep(struct fs_draft *draft, struct coord_bytes last)
-{
-	memmove(draft->text, last.data, last.len);
-	draft->len = last.len;
-}
-
 static void member_write(fuse_req_t req, struct fs_handle *handle, const char *data, size_t len)
 {
 	struct fs_draft *draft = handle->draft;
-	struct coord_bytes before, last;
+	struct coord_bytes before;
 	if (!draft) {
 		fuse_reply_err(req, EBADF);
 		return;
@@ -503,7 +525,9 @@ static void member_write(fuse_req_t req, struct fs_handle *handle, const char *d
 		fuse_reply_write(req, len);
 		return;
 	}
-	int r = draft_add(draft, data, len);
+	draft->finished_before = draft->finished;
+	draft->len_before = draft->finished ? 0 : draft->len;
+	int r = draft_add(handle, data, len);
 	if (r < 0) {
 		/* Half of a content is not published either, now or with what may follow. */
 		draft->refused = draft->overflown = true;
@@ -511,21 +535,20 @@ static void member_write(fuse_req_t req, struct fs_handle *handle, const char *d
 		fuse_reply_err(req, -r);
 		return;
 	}
-	enum coord_caps_text look = draft_look(draft, &before, &last);
-	bool open = look == COORD_CAPS_OPEN;
-	draft->finished = look == COORD_CAPS_JSON;
+	draft->last_look = draft_look(draft, &before, &draft->last);
+	bool open = draft->last_look == COORD_CAPS_OPEN;
 	if (open && !before.len) {
 		draft->pending = true;
 		fuse_reply_write(req, len);
 		return;
 	}
 	struct fs_call *call = fs_call_new(req, handle->inode, handle);
-	if (!call)
+	if (!call) {
+		draft_restore(draft);
 		return;
+	}
 	call->size = len;
-	publish(call, open ? before : last);
-	draft_keep(draft, last);
-	draft->pending = open;
+	publish(call, open ? before : draft->last);
 }
 
 static void publish_draft(fuse_req_t req, struct fs_handle *handle, struct coord_bytes text)
@@ -621,8 +644,8 @@ int fs_member_bind(struct fs_wait *wait, coord_reply_fn *fn)
 	struct fs_inode *member = wait->holding->inode;
 	if (is_joined(wait->fs, member) && !member->leaving)
 		return 0;
-	if (wait->holding->handle->draft)
-		wait->holding->handle->draft->tried = true;
+	if (wait->handle->draft)
+		wait->handle->draft->tried = true;
 	int r = put(
 		wait->fs, member, nothing, false, wait->holding->taker_uid, fn, wait, &wait->join);
 	return r < 0 ? r : 1;
@@ -711,6 +734,7 @@ static void touch(struct fs_call *call)
 		fs_call_attr(call, &attr);
 		return;
 	}
+	fs_call_changing(call);
 	fs_call_started(call,
 		put(call->fs, member, nothing, !truncate, ctx->uid, touched, call, &call->wait));
 }

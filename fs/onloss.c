@@ -26,6 +26,7 @@
 
 struct target {
 	uint64_t ino;
+	char path[COORD_NAME_MAX + 16]; /* below the mount point, for the log */
 	struct fs_trace traces[2]; /* pid 0: none */
 };
 
@@ -229,11 +230,11 @@ static void signal_if(const struct walk *walk, int pidfd, int32_t pid, const str
 		!matches(&now, parent, &target->traces[1]))
 		return;
 	if (syscall(SYS_pidfd_send_signal, pidfd, walk->onloss->signum, NULL, 0) == 0)
-		coord_log(LOG_NOTICE, "a lock was lost: signal %d to process %" PRId32,
+		coord_log(LOG_NOTICE, "%s was lost: signal %d to process %" PRId32, target->path,
 			walk->onloss->signum, pid);
 	else if (errno != ESRCH)
-		coord_log(LOG_WARNING, "a lock was lost, but process %" PRId32 ": %s", pid,
-			strerror(errno));
+		coord_log(LOG_WARNING, "%s was lost, but process %" PRId32 ": %s", target->path,
+			pid, strerror(errno));
 }
 
 static void visit(const struct walk *walk, int32_t pid)
@@ -342,6 +343,15 @@ static struct target *add_target(struct fs_onloss *onloss)
 	return target;
 }
 
+static void set_path(struct target *target, const struct fs_inode *inode)
+{
+	char file[COORD_NAME_MAX + 1];
+	if (coord_name_encode(inode->name, file) < 0)
+		strcpy(file, "?");
+	snprintf(target->path, sizeof(target->path), "%s/%s",
+		inode->kind == FS_LEADER ? "leaders" : "locks", file);
+}
+
 void fs_onloss_signal(struct fs *fs, struct fs_holding *holding)
 {
 	struct fs_onloss *onloss = fs->onloss;
@@ -353,54 +363,16 @@ void fs_onloss_signal(struct fs *fs, struct fs_holding *holding)
 		return;
 	}
 	target->ino = holding->inode->ino;
-	if (holding->handle->opener)
-		target->traces[0] = *holding->handle->opener;
+	const struct fs_handle *handle = fs_holding_handle(holding);
+	set_path(target, holding->inode);
+	if (handle->opener)
+		target->traces[0] = *handle->opener;
 	if (holding->taker)
 		target->traces[1] = *holding->taker;
 	coord_loop_defer(fs->loop, &onloss->task);
 }
 
 /* ---- Start and end ---- */
-
-/* mountinfo writes blanks and backslashes as \ooo. */
-static void unescape(char *text)
-{
-	char *to = text;
-	for (const char *at = text; *at; at++) {
-		if (*at == '\\' && isdigit((unsigned char)at[1]) && isdigit((unsigned char)at[2]) &&
-			isdigit((unsigned char)at[3])) {
-			*to++ = (char)((at[1] - '0') * 64 + (at[2] - '0') * 8 + at[3] - '0');
-			at += 3;
-		} else {
-			*to++ = *at;
-		}
-	}
-	*to = 0;
-}
-
-/* The device of the mount, without a stat through it. */
-static int find_device(struct fs_onloss *onloss, const char *mountpoint)
-{
-	char *line = NULL;
-	size_t size = 0;
-	FILE *in = fopen("/proc/self/mountinfo", "re");
-	if (!in)
-		return -errno;
-	while (getline(&line, &size, in) > 0) {
-		char device[32];
-		char *point = NULL;
-		if (sscanf(line, "%*u %*u %31s %*s %ms", device, &point) == 2) {
-			unescape(point);
-			/* The last one lies on top. */
-			if (!strcmp(point, mountpoint))
-				strcpy(onloss->device, device);
-		}
-		free(point);
-	}
-	free(line);
-	fclose(in);
-	return *onloss->device ? 0 : -ENOENT;
-}
 
 int fs_onloss_new(struct fs *fs)
 {
@@ -412,7 +384,8 @@ int fs_onloss_new(struct fs *fs)
 	onloss->fs = fs;
 	onloss->signum = fs->options.on_loss;
 	onloss->task.fn = walk_submit;
-	int r = find_device(onloss, fs->mountpoint);
+	strcpy(onloss->device, fs->device);
+	int r = *fs->device ? 0 : -ENOENT;
 	if (r == 0)
 		r = coord_worker_new(fs->loop, "on_loss", &onloss->worker);
 	if (r < 0) {

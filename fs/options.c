@@ -309,14 +309,15 @@ static const char *const passed_options[] = {"suid", "nosuid", "dev", "nodev", "
 	"noatime", "max_read=", "context=", "fscontext=", "defcontext=", "rootcontext=", NULL};
 
 /* For mount(8), systemd or nobody: they have done their work before we are called, or mean nothing for a tree
- * without blocks and access times. default_permissions comes with allow_other. Source and type are
+ * without blocks, access times and symbolic links. default_permissions comes with allow_other. Source and type are
  * always ours, so fsname= and subtype= are not heard. A final * stands for anything. */
 static const char *const ignored_options[] = {"defaults", "auto", "noauto", "nofail", "_netdev",
 	"user", "user=*", "nouser", "users", "nousers", "owner", "noowner", "group", "nogroup",
 	"comment=*", "x-*", "X-*", "helper=*", "uhelper=*", "_rnetdev", "async", "sync", "dirsync",
 	"atime", "diratime", "nodiratime", "relatime", "norelatime", "strictatime", "nostrictatime",
 	"lazytime", "nolazytime", "mand", "nomand", "silent", "loud", "iversion", "noiversion",
-	"symfollow", "default_permissions", "auto_unmount", "fsname=*", "subtype=*", NULL};
+	"symfollow", "nosymfollow", "default_permissions", "auto_unmount", "fsname=*", "subtype=*",
+	NULL};
 
 static bool is_listed(const char *const *list, const char *option)
 {
@@ -682,4 +683,21 @@ int fs_command_match(struct fs_command *command, const struct coord_param *param
 	}
 	command->driver_options_len = kept;
 	return 0;
+}
+
+void fs_command_log_known(const struct fs_command *command, const struct coord_param *params)
+{
+	char list[512] = "";
+	size_t i = 0;
+	while (i < command->driver_options_len &&
+		(find_param(params, command->driver_options[i].name) ||
+			find_param(coord_common_params, command->driver_options[i].name)))
+		i++;
+	if (i == command->driver_options_len)
+		return;
+	for (i = 0; i < sizeof(own_options) / sizeof(own_options[0]); i++)
+		if (own_options[i].set != set_allow_root && own_options[i].set != set_remount)
+			snprintf(list + strlen(list), sizeof(list) - strlen(list), "%s%s",
+				*list ? ", " : "", own_options[i].name);
+	coord_log(LOG_ERR, "with -o mount.tooz itself knows: %s, and those of mount(8)", list);
 }

@@ -51,5 +51,7 @@ void fs_command_hide(int argc, char **argv, const char *url, const char *shown);
  * becomes "1"; with -s unknown ones are taken away, else they stay for coord_config_new to refuse.
  * Returns 0, or -EINVAL or -ENOMEM and the reason was logged. */
 int fs_command_match(struct fs_command *, const struct coord_param *params);
+/* After coord_config_new refused an option: if the driver does not know one, says which are mount.tooz's own. */
+void fs_command_log_known(const struct fs_command *, const struct coord_param *params);
 
 #endif

@@ -71,6 +71,7 @@ struct fs_uid {
 	struct coord_list link; /* fs->uids; the one used last comes first */
 	uint32_t uid;
 	uint32_t handles, waiters;
+	size_t bytes;
 };
 
 struct fs_uid *fs_uid_get(struct fs *fs, uint32_t id)
@@ -107,6 +108,19 @@ bool fs_uid_handle(struct fs_uid *uid)
 		return false;
 	if (uid)
 		uid->handles++;
+	return true;
+}
+
+bool fs_charge(struct fs_handle *handle, size_t before, size_t after)
+{
+	struct fs_uid *uid = handle->uid;
+	if (!uid)
+		return true;
+	assert(before <= handle->bytes && handle->bytes <= uid->bytes);
+	if (after > before && uid->bytes - before >= FS_BYTES_MAX)
+		return false;
+	handle->bytes += after - before;
+	uid->bytes += after - before;
 	return true;
 }
 

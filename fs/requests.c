@@ -265,9 +265,7 @@ static void req_poll(
 	const struct fs_holding *holding = fs_handle_holding(handle);
 	unsigned events = POLLIN | POLLOUT | POLLRDNORM | POLLWRNORM;
 	if (holding && handle->inode->kind != FS_MEMBER)
-		events = coord_holding_state(holding->held) == COORD_HOLDING_LOST
-				 ? POLLIN | POLLERR | POLLHUP
-				 : 0;
+		events = fs_holding_lost(holding) ? POLLIN | POLLERR | POLLHUP : 0;
 	if (ph) {
 		if (handle->poll)
 			fuse_pollhandle_destroy(handle->poll);

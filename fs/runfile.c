@@ -160,41 +160,58 @@ static bool is_about(int fd, const char *mountpoint)
 	       !memcmp(content, mountpoint, (size_t)len);
 }
 
-static int wait_for(int fd)
+/* Returns 1; wait false: only if it is held. 0: it was not, or -errno. */
+static int wait_for(int fd, bool wait)
 {
-	while (flock(fd, LOCK_SH))
+	while (flock(fd, LOCK_SH | (wait ? 0 : LOCK_NB))) {
+		if (errno == EWOULDBLOCK)
+			return 1;
 		if (errno != EINTR)
 			return -errno;
-	return 0;
+	}
+	return wait;
 }
 
-static int wait_in(const char *path, const char *mountpoint)
+/* Returns 1 if a file was found (wait false: one that is held), else 0, or -errno. */
+static int look_in(const char *path, const char *mountpoint, bool wait)
 {
 	_cleanup_close_ int dir_fd = place_open(path, false);
 	int copy = dir_fd < 0 ? -1 : openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	DIR *dir = copy < 0 ? NULL : fdopendir(copy);
 	if (!dir)
 		return 0;
-	int r = 0;
-	for (const struct dirent *entry; r == 0 && (entry = readdir(dir));) {
+	int r = 0, found = 0;
+	for (const struct dirent *entry; r >= 0 && (entry = readdir(dir));) {
 		if (entry->d_name[0] == '.')
 			continue;
 		_cleanup_close_ int fd = openat(
 			dir_fd, entry->d_name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
 		if (fd >= 0 && is_about(fd, mountpoint))
-			r = wait_for(fd);
+			r = wait_for(fd, wait);
+		found = r > 0 ? 1 : found;
 	}
 	closedir(dir);
-	return r;
+	return r < 0 ? r : found;
+}
+
+static int look(const char *mountpoint, bool wait)
+{
+	int r = 0, found = 0;
+	for (unsigned i = 0; i < PLACES && r >= 0; i++) {
+		char path[PATH_MAX];
+		if (place(i, path))
+			r = look_in(path, mountpoint, wait);
+		found = r > 0 ? 1 : found;
+	}
+	return r < 0 ? r : found;
 }
 
 int fs_runfile_wait(const char *mountpoint)
 {
-	int r = 0;
-	for (unsigned i = 0; i < PLACES && r == 0; i++) {
-		char path[PATH_MAX];
-		if (place(i, path))
-			r = wait_in(path, mountpoint);
-	}
-	return r;
+	return look(mountpoint, true);
+}
+
+bool fs_runfile_is_held(const char *mountpoint)
+{
+	return look(mountpoint, false) > 0;
 }

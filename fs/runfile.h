@@ -11,6 +11,8 @@
 #ifndef FS_RUNFILE_H
 #define FS_RUNFILE_H
 
+#include "coord/base.h"
+
 struct fs_runfile;
 
 /* Makes and locks the file. Call it in the daemon itself, after fork. Returns 0 or -errno. */
@@ -18,7 +20,10 @@ int fs_runfile_new(const char *mountpoint, struct fs_runfile **ret);
 /* Removes it, which ends every wait. NULL is allowed. */
 void fs_runfile_free(struct fs_runfile *);
 
-/* Returns when every daemon that served the mount point at the time of the call has ended. 0 or -errno. */
+/* Returns when every daemon that served the mount point at the time of the call has ended: 1, 0 where no
+ * file tells of one, or -errno. */
 int fs_runfile_wait(const char *mountpoint);
+/* Does a daemon serve the mount point, or still end? Our own file, once made, counts too. */
+bool fs_runfile_is_held(const char *mountpoint);
 
 #endif

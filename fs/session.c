@@ -18,6 +18,7 @@
 #include <syslog.h>
 
 #include "coord/loop_uv.h"
+#include "fs/mountinfo.h"
 
 #define BATCH_MAX 64 /* requests a wake */
 #define TIMERS_EACH 16 /* requests between two looks at the clock */
@@ -184,9 +185,13 @@ int fs_mount(struct fs *fs, struct coord *coord)
 	int r = session_new(fs);
 	if (r < 0)
 		return r;
+	errno = 0;
 	if (fuse_session_mount(fs->session, fs->mountpoint) != 0)
-		return -EIO;
+		return errno ? -errno : -EIO;
 	fs->mounted = true;
+	struct fs_mountinfo top;
+	if (fs_mountinfo_top(fs->mountpoint, &top) == 0)
+		snprintf(fs->device, sizeof(fs->device), "%s", top.device);
 	int fd = fuse_session_fd(fs->session);
 	if (fuse_session_custom_io(fs->session, &device_io, fd) != 0)
 		return -ENOMEM;
@@ -202,6 +207,23 @@ int fs_mount(struct fs *fs, struct coord *coord)
 	return r;
 }
 
+/* Something else may be mounted there by now: after umount -l another daemon's tree. */
+static bool lies_on_top(const struct fs *fs)
+{
+	struct fs_mountinfo top;
+	int r = fs_mountinfo_top(fs->mountpoint, &top);
+	return r == 0 ? !*fs->device || !strcmp(top.device, fs->device) : r != -ENOENT;
+}
+
+/* Ends the connection and leaves the mount point alone. libfuse unmounts by path unless the connection is
+ * over, as it is on a device that was just opened. */
+static void disconnect(struct fs *fs)
+{
+	_cleanup_close_ int fresh = open("/dev/fuse", O_RDWR | O_CLOEXEC);
+	if (fresh >= 0 && dup3(fresh, fuse_session_fd(fs->session), O_CLOEXEC) >= 0)
+		fuse_session_unmount(fs->session);
+}
+
 void fs_unmount(struct fs *fs)
 {
 	if (!fs->session)
@@ -211,8 +233,10 @@ void fs_unmount(struct fs *fs)
 	fs->over = true;
 	coord_fd_stop(fs->watch);
 	fs->watch = NULL;
-	if (fs->mounted)
+	if (fs->mounted && lies_on_top(fs))
 		fuse_session_unmount(fs->session);
+	else if (fs->mounted)
+		disconnect(fs);
 	fs->mounted = false;
 }
 

@@ -23,6 +23,7 @@
 #define FUSE_USE_VERSION 312
 #include <fuse_lowlevel.h>
 
+#include "coord/caps.h"
 #include "coord/coord.h"
 #include "coord/names.h"
 #include "coord/table.h"
@@ -31,6 +32,11 @@
 /* Limits for each uid but root. A waiter costs the daemon less than 1 KiB. */
 #define FS_WAITERS_MAX 65536 /* blocked flock and fcntl requests: ENOLCK */
 #define FS_HANDLES_MAX 65536 /* open files and directories: ENFILE */
+/* What its handles keep: listings (ENFILE), contents that were read or written (EDQUOT). Nothing is added
+ * to that much, so there may be one piece more. */
+#define FS_BYTES_MAX (64 << 20)
+/* When names were changed here, by hash. A power of two. */
+#define FS_CHANGED 4096
 /* How long a request may take during which the kernel keeps a directory locked. */
 #define FS_SHORT_MS 1000
 
@@ -58,6 +64,7 @@ struct fs_wait;
 
 struct fs_inode {
 	struct coord_node node; /* in fs->inodes; the key is parent and name */
+	struct fs *fs;
 	const struct fs_type *type;
 	enum fs_kind kind;
 	bool hashed;
@@ -78,18 +85,30 @@ struct fs_inode {
 /* One entry of a snapshot. */
 struct fs_entry {
 	struct coord_row row; /* its bytes lie in the snapshot's memory */
-	const char *file; /* encoded name; NULL: forgotten because we changed it */
+	const char *file; /* encoded name */
 	uint32_t next; /* of the same bucket, index + 1 */
 };
 
+/* Who opened a directory. Without holes: its bytes are a key. */
+struct fs_reader {
+	const struct fs_inode *dir;
+	int32_t pid;
+	uint32_t uid;
+};
+
 struct fs_snapshot {
+	struct coord_node node; /* in fs->readers, if it answers */
+	struct fs_reader reader;
+	bool answers; /* of what its opener has open there, this was read last */
+	uint64_t stamp; /* of fs, when the listing began */
+	uint64_t used_ms; /* when it was taken or read from */
+	size_t size; /* all its memory */
 	struct fs_entry *entries;
 	size_t len;
 	uint32_t *buckets; /* index + 1 */
 	size_t buckets_len; /* a power of two */
 	bool indexed; /* buckets are filled, at the first look-up */
 	char *memory;
-	uint64_t taken_us;
 };
 
 /* What was written through a handle to a member, and how far it was published. */
@@ -103,12 +122,18 @@ struct fs_draft {
 	bool overflown; /* too large, until it is truncated */
 	bool pending; /* text that is not published */
 	bool finished; /* text was a whole JSON value: the next one begins anew */
+	/* Of the write that is being published: how it was before, and the value that it ends with. */
+	size_t len_before;
+	bool finished_before;
+	struct coord_bytes last; /* in text */
+	enum coord_caps_text last_look;
 };
 
 struct fs_handle {
 	struct coord_list link; /* inode->opens */
 	struct fs_inode *inode; /* referenced */
 	struct fs_uid *uid; /* who is charged for it; NULL: nobody */
+	size_t bytes; /* charged for what is kept below */
 	uint32_t opener_uid;
 	int32_t opener_pid;
 	bool writable;
@@ -120,7 +145,7 @@ struct fs_handle {
 	off_t base; /* where content begins, in the kernel's offsets */
 	/* By kind. */
 	struct fs_holding *holding; /* what flock through this handle holds */
-	struct coord_list holdings; /* all that were taken through it */
+	struct coord_list uses; /* holdings that were taken or waited for through it */
 	struct fs_draft *draft; /* members opened for writing */
 	struct fs_snapshot *snapshot; /* directories */
 	char *leader; /* LEADER: the id written before campaigning */
@@ -137,7 +162,9 @@ struct fs_call {
 	struct fs_inode *inode; /* what it is about; referenced; may be NULL */
 	struct fs_handle *handle; /* may be NULL */
 	bool owns_handle; /* an OPEN or CREATE that was not answered yet */
-	bool registered, interrupted;
+	bool limited; /* limit was set */
+	bool interrupted; /* and that by an interrupt */
+	bool changing; /* a change was sent: no interrupt ends it */
 	struct coord_req *wait;
 	struct fs_wait *lock; /* O_EXCL: owned */
 	struct coord_timer limit;
@@ -146,7 +173,9 @@ struct fs_call {
 	void (*late_fn)(struct fs_call *); /* instead of late */
 	size_t size; /* READ, READDIR, WRITE ... */
 	off_t off;
+	uint64_t stamp; /* OPENDIR, READDIR: fs->stamp when it came */
 	int flags;
+	uint64_t owner; /* GETLK */
 	uint32_t uid;
 	struct fuse_file_info fi; /* OPEN, CREATE */
 };
@@ -205,13 +234,19 @@ struct fs {
 	struct coord_fd *watch;
 	uint64_t busy_us;
 	bool mounted, init_seen, ready, replied, over;
+	char device[32]; /* of our mount, "0:45"; empty: unknown */
 	/* the tree */
 	struct fs_inode *fixed[FS_GROUP]; /* root and the fixed directories */
 	struct coord_table inodes, owners; /* owners: fs_holding by inode and lock owner */
 	struct coord_list unhashed; /* removed, but known to the kernel or open */
 	struct coord_list calls, waits;
 	uint32_t pending; /* how many are in these */
-	struct coord_list uids, made;
+	struct coord_list uids;
+	struct coord_table made; /* groups.c: who made a group here */
+	struct coord_req *made_sweep;
+	size_t made_max; /* when to look which are left */
+	struct coord_table readers; /* dirs.c: the snapshots that answer, by who opened them */
+	uint64_t stamp, changed[FS_CHANGED]; /* counts changes of names; each one's last, by hash */
 	uint64_t started_us;
 	struct fs_onloss *onloss; /* NULL: nobody is signalled */
 };
@@ -255,7 +290,7 @@ void fs_reply_plain_attr(fuse_req_t, struct fs_inode *);
 
 /* ---- calls ---- */
 /* Begins a call about an inode and perhaps a handle, and listens for its interrupt. NULL: it was answered
- * (ENOMEM, EINTR). Call it first thing. */
+ * (ENOMEM). Call it first thing. */
 struct fs_call *fs_call_new(fuse_req_t, struct fs_inode *, struct fs_handle *);
 /* Each answers and frees the call. code is an errno or its negative; 0: success. */
 void fs_call_error(struct fs_call *, int code);
@@ -268,6 +303,8 @@ void fs_call_created(struct fs_call *, const struct stat *);
 void fs_call_free(struct fs_call *);
 /* Answers with late when ms have passed. */
 void fs_call_limit(struct fs_call *, uint64_t ms, int late);
+/* A change is being sent that has no limit but the coordinator's: it is waited for. */
+void fs_call_changing(struct fs_call *);
 /* For calls during which a directory is locked: a limit, and -EHOSTDOWN at once while suspended.
  * Returns false if the call was answered. */
 bool fs_call_short(struct fs_call *);
@@ -308,13 +345,13 @@ void fs_dirs_open(fuse_req_t, struct fs_inode *, const struct fuse_file_info *);
 void fs_dirs_read(fuse_req_t, struct fs_handle *, size_t size, off_t off);
 /* From type->list: these rows (NULL-ended list), of which those with the flag `without` are left out. */
 void fs_dirs_filled(struct fs_call *, const struct coord_row *, unsigned without);
-void fs_snapshot_free(struct fs_snapshot *);
-/* The entry of that name in what the caller of req has open of dir; NULL: none. */
+void fs_snapshot_free(struct fs *, struct fs_snapshot *);
+/* The entry of that name in what the caller of req is reading of dir; NULL: none. */
 const struct fs_entry *fs_dirs_find(
 	fuse_req_t, const struct fs_inode *dir, struct coord_bytes name);
-/* Has the caller this directory open? */
+/* Is the caller reading this directory? */
 bool fs_dirs_has(fuse_req_t, const struct fs_inode *dir);
-/* Something changed here: no snapshot answers for that name any more. */
+/* Something changed here: no snapshot that there is answers for that name any more. */
 void fs_dirs_forget(struct fs_inode *dir, struct coord_bytes name);
 
 /* ---- perms ---- */
@@ -327,6 +364,8 @@ bool fs_may_undo(fuse_req_t, uint32_t uid);
 struct fs_uid *fs_uid_get(struct fs *, uint32_t uid); /* NULL: not limited, or no memory */
 bool fs_uid_handle(struct fs_uid *); /* false: at the limit */
 void fs_uid_handle_done(struct fs *, struct fs_uid *);
+/* A handle keeps so many bytes instead of others. false: its uid is at the limit, nothing is charged. */
+bool fs_charge(struct fs_handle *, size_t before, size_t after);
 bool fs_uid_wait(struct fs_uid *);
 void fs_uid_wait_done(struct fs *, struct fs_uid *);
 void fs_uids_done(struct fs *);
@@ -334,18 +373,27 @@ void fs_uids_done(struct fs *);
 /* ---- flocks ---- */
 struct fs_holding {
 	struct coord_node node; /* in fs->owners while it has an owner */
-	struct coord_list link; /* handle->holdings */
-	struct fs_inode *inode; /* the handle's */
-	struct fs_handle *handle; /* through which it was taken */
+	struct coord_list uses; /* handles through which it was taken or waited for; never none */
+	struct coord_list waits; /* requests that wait for it */
+	struct fs_inode *inode; /* the handles' */
+	struct fs_handle *handle; /* for whose flock it is; NULL: fcntl only */
 	struct coord_holding *held;
 	enum coord_mode flock, posix; /* what each of the two asked for and has */
 	bool owned; /* owner is set: fcntl uses it */
+	bool dropped; /* rm took it: as if lost, but it may be locked again */
 	struct {
 		struct fs_inode *inode;
 		uint64_t owner;
 	} key;
-	uint32_t taker_pid, taker_uid, waits; /* waits: requests that wait for it */
+	uint32_t taker_pid, taker_uid;
 	struct fs_trace *taker; /* with on_loss */
+};
+
+/* One of the pairs of a holding and a handle. */
+struct fs_use {
+	struct coord_list of_handle, of_holding;
+	struct fs_handle *handle;
+	struct fs_holding *holding;
 };
 
 void fs_flock(fuse_req_t, struct fs_handle *, int op);
@@ -356,12 +404,17 @@ void fs_flocks_flush(struct fs *, struct fs_inode *, uint64_t owner);
 /* Ends what was taken through the handle. */
 void fs_flocks_release(struct fs *, struct fs_handle *);
 void fs_flocks_release_flock(struct fs *, struct fs_handle *);
-/* Lets go of a holding for good, on behalf of rm: it is free afterwards. */
+/* Lets go of a holding on behalf of rm: for its handles it is lost, until they unlock, lock or close. */
 void fs_flocks_drop(struct fs *, struct fs_holding *);
 /* O_EXCL: an exclusive try on the handle of a CREATE. Answers the call. */
 void fs_flock_excl(struct fs_call *);
 /* The holding through which the handle holds or lost something, or NULL. */
 struct fs_holding *fs_handle_holding(const struct fs_handle *);
+bool fs_holding_lost(const struct fs_holding *);
+/* The handle through which it was taken, of several the first. */
+struct fs_handle *fs_holding_handle(const struct fs_holding *);
+/* It was lost: wakes those who poll its handles. */
+void fs_holding_notify(struct fs_holding *);
 /* Is this thread blocked in a lock request? For onloss. */
 size_t fs_waiting_pids(struct fs *, int32_t *ret, size_t max);
 void fs_waits_end(struct fs *, int code);

@@ -20,15 +20,18 @@ static const char help_text[] =
 	"  URL  a tooz connection string, as in file:///var/lib/tooz; none or tooz: the embedded\n"
 	"       default, file:///var/lib/tooz (not root: under $XDG_STATE_HOME, ~/.local/state)\n"
 	"  -f   fake: check URL and options, mount nothing\n"
-	"  -s   skip unknown options\n"
+	"  -s   skip options of -o that nobody knows, with a warning\n"
 	"  -v   say more\n"
 	"  -n   accepted (there is no /etc/mtab to write)\n"
 	"  -N   mount in this mount namespace: a pid or a path\n"
-	"  --wait DIR  return when every daemon that serves DIR, or served it, has ended\n"
+	"  --wait DIR  after umount: return when every daemon that serves DIR, or served it, has "
+	"ended\n"
 	"  --drivers   the drivers, their URL options, and what each can do\n"
 	"\n"
 	"  -o, separated by commas:\n"
-	"    member=ID               this mount's member id (the host name)\n"
+	"    member=ID               this mount's member id (the host name); a second mount of "
+	"one\n"
+	"                            store on one host needs its own\n"
 	"    timeout=SECONDS         the deadline of one operation, and the default of the leases "
 	"(10)\n"
 	"    lock_timeout=SECONDS    the lease of locks (timeout)\n"
@@ -42,7 +45,8 @@ static const char help_text[] =
 	"    allow_other             other users too, as the modes say\n"
 	"    ro                      an observer: joins and locks nothing\n"
 	"    foreground              do not go into the background, log to standard error\n"
-	"  and the driver's own options, as in the URL, which they win over; and mount(8)'s.\n";
+	"  Options of the driver (see --drivers) and the three time-outs may stand here or in the\n"
+	"  URL, as in file:///srv/tooz?timeout=5; -o wins. Those of mount(8) are accepted too.\n";
 
 static int flushed(void)
 {

@@ -9,9 +9,11 @@
 
 struct fs_wait {
 	struct coord_list link; /* fs->waits */
+	struct coord_list of_holding; /* holding->waits */
 	struct coord_wait wait;
 	struct fs *fs;
 	fuse_req_t req;
+	struct fs_handle *handle; /* that it came through */
 	struct fs_holding *holding;
 	struct fs_call *call; /* O_EXCL: the CREATE that it is for; it owns the wait */
 	struct fs_uid *uid; /* who is charged for it */

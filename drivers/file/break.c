@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Breaking a lock that another mount holds: a file in .toozfs/break/<its session> asks its daemon,
- * which lets go, tells its holder, and removes the file. Nobody can take a lock of a Python
+ * which lets go, tells its holder, and removes the file. The request names whose holding is meant, where that
+ * is known, and since when it is held at the latest; when the lock is free it is taken back from all who did
+ * not read it. Nobody can take a lock of a Python
  * process, nor of a daemon that does not answer.
  */
 #include "drivers/file/file.h"
@@ -19,8 +21,18 @@ static void break_name(enum coord_kind kind, const char *hash, char ret[BREAK_NA
 
 /* ---- Being asked ---- */
 
-/* Lets go of what we hold of that lock. Returns how many holdings that were. */
-static unsigned break_own(struct file_session *fs, const char *name)
+/* Does the request mean this holding? Who took the lock after it was made is spared. */
+static bool is_meant(const struct file_held *held, const struct file_request *request)
+{
+	static const uint8_t anybody[16];
+	return held->since_us <= request->before_us &&
+	       (memcmp(request->owner, anybody, sizeof(anybody)) == 0 ||
+		       memcmp(request->owner, held->owner, sizeof(held->owner)) == 0);
+}
+
+/* Lets go of what we hold of that lock; request NULL: whatever it is. Returns how many holdings that were. */
+static unsigned break_own(
+	struct file_session *fs, const char *name, const struct file_request *request)
 {
 	unsigned broken = 0;
 	char own[BREAK_NAME];
@@ -28,16 +40,9 @@ static unsigned break_own(struct file_session *fs, const char *name)
 	struct file_held *held;
 	coord_list_each (held, &fs->held, link) {
 		break_name(held->kind, held->hash, own);
-		if (held->fd < 0 || strcmp(own, name) != 0)
-			continue;
-		struct file_notice *notice =
-			file_notice_new(held->kind, held->name, held->owner, held->epoch);
-		if (!notice)
-			continue; /* a holder that cannot be told keeps its lock */
-		notice->lost = true;
-		coord_list_add(&fs->gone, &notice->link);
-		file_held_release(fs, held);
-		broken++;
+		if (held->fd >= 0 && strcmp(own, name) == 0 &&
+			(!request || is_meant(held, request)))
+			broken += file_held_lose(fs, held, NULL);
 	}
 	pthread_mutex_unlock(&fs->lock);
 	return broken;
@@ -51,7 +56,12 @@ struct request {
 static int request_entry(void *user, const char *name)
 {
 	struct request *request = user;
-	break_own(request->fs, name);
+	struct file_request what;
+	_cleanup_free_ char *data = NULL;
+	size_t len;
+	if (file_read_at(request->dir, name, FILE_REQUEST_LEN, &data, &len, NULL) == 0 &&
+		file_request_decode((struct coord_bytes){data, len}, &what) == 0)
+		break_own(request->fs, name, &what);
 	unlinkat(request->dir, name, 0);
 	return 0;
 }
@@ -109,13 +119,14 @@ static int break_look(struct file_op *f, struct file_look *look)
 static void break_ask(struct file_op *f, const char *uuid, bool ask)
 {
 	struct file_session *fs = f->fs;
-	char name[BREAK_NAME];
+	char name[BREAK_NAME], data[FILE_REQUEST_LEN];
 	break_name(f->op->key.kind, f->hash, name);
 	_cleanup_close_ int dir = file_open_dir(fs->dirs[FILE_BREAKS], uuid, false);
 	if (dir < 0)
 		return;
+	file_request_encode(&f->request, data);
 	if (ask)
-		file_replace_at(fs->dirs[FILE_TMP], dir, name, "", 0, false);
+		file_replace_at(fs->dirs[FILE_TMP], dir, name, data, sizeof(data), false);
 	else
 		unlinkat(dir, name, 0);
 }
@@ -134,41 +145,72 @@ static int unask_entry(void *user, const char *uuid)
 	return 0;
 }
 
-/* Asks the holder, or everybody where the holder left no name. */
+/* Asks the holder, or those who share, or everybody where the holder left no name. */
+static int ask_holders(struct file_op *f, const struct file_look *look)
+{
+	struct file_session *fs = f->fs;
+	f->request.before_us = file_utc_us();
+	if (look->known) {
+		char uuid[33];
+		memcpy(f->request.owner, look->record.owner, sizeof(f->request.owner));
+		file_hex(look->record.session, sizeof(look->record.session), uuid);
+		break_ask(f, uuid, true);
+		return 0;
+	}
+	struct file_sharers sharers = {0};
+	int r = look->mode == COORD_SHARED ? file_sharers_read(fs, f->hash, &sharers) : 0;
+	for (size_t i = 0; !r && i < sharers.len; i++)
+		ask_entry(f, sharers.members[sharers.list[i].member].session);
+	if (!r && !sharers.len)
+		file_each(fs->dirs[FILE_BREAKS], f, ask_entry);
+	file_sharers_done(&sharers);
+	return r;
+}
+
 static int break_first(struct file_op *f)
 {
 	struct file_session *fs = f->fs;
+	if (f->cancelled)
+		return -ECANCELED;
 	char name[BREAK_NAME];
 	break_name(f->op->key.kind, f->hash, name);
-	bool own = break_own(fs, name) > 0;
+	bool own = break_own(fs, name, NULL) > 0;
 	struct file_look look;
 	int r = break_look(f, &look);
 	if (r || look.mode == COORD_NONE)
 		return r ? r : own ? 0 : -ENOENT;
 	if (look.foreign)
 		return -EBUSY;
-	f->token = look.known ? look.token : 0;
-	if (look.known) {
-		char uuid[33];
-		file_hex(look.record.session, sizeof(look.record.session), uuid);
-		break_ask(f, uuid, true);
-	} else {
-		file_each(fs->dirs[FILE_BREAKS], f, ask_entry);
-	}
-	return -EINPROGRESS;
+	r = ask_holders(f, &look);
+	return r ? r : -EINPROGRESS;
+}
+
+/* Are those who were asked gone? Then the lock is free, or with somebody who took it later. */
+static bool is_broken(struct file_op *f, const struct file_look *look)
+{
+	if (look->mode != COORD_SHARED)
+		return look->mode == COORD_NONE ||
+		       (look->known && look->record.since_us > f->request.before_us);
+	struct file_sharers sharers;
+	bool broken = file_sharers_read(f->fs, f->hash, &sharers) == 0 && sharers.len;
+	for (size_t i = 0; i < sharers.len; i++)
+		broken = broken && sharers.list[i].since_us > f->request.before_us;
+	file_sharers_done(&sharers);
+	return broken;
 }
 
 static int break_again(struct file_op *f)
 {
 	struct file_look look;
 	int r = break_look(f, &look);
-	/* Free, or somebody else's already. */
-	if (r || look.mode == COORD_NONE || (f->token && look.known && look.token != f->token))
-		return r;
-	if (!f->fs->closing && !f->cancelled && file_now_ms() < f->until_ms)
-		return -EINPROGRESS;
+	if (!r && !is_broken(f, &look)) {
+		if (!f->fs->closing && !f->cancelled && file_now_ms() < f->until_ms)
+			return -EINPROGRESS;
+		r = -EBUSY;
+	}
+	/* Whoever has not read it by now must not act on it later. */
 	file_each(f->fs->dirs[FILE_BREAKS], f, unask_entry);
-	return -EBUSY;
+	return r;
 }
 
 static void break_due(struct coord_timer *timer)

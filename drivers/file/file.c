@@ -58,6 +58,9 @@ void file_notices_tell(struct file_session *fs)
 	struct file_notice *notice;
 	while ((notice = notice_pop(fs))) {
 		struct coord_key key = {notice->kind, notice->name};
+		if (notice->why)
+			coord_log(3, "file: a lock is lost, %s: %.*s", notice->why,
+				(int)notice->name.len, notice->name.data);
 		if (notice->lost)
 			coord_grant_lost(fs->session, key, notice->owner, notice->epoch);
 		else
@@ -67,6 +70,15 @@ void file_notices_tell(struct file_session *fs)
 }
 
 /* ---- Ops ---- */
+
+/* What was read is true for so long; 0: until the next event. */
+static void watch_expire(struct file_op *f, uint64_t ms)
+{
+	struct coord_loop *loop = f->fs->loop;
+	coord_timer_stop(loop, &f->watch->expiry);
+	if (ms && f->watch->armed)
+		coord_timer_start(loop, &f->watch->expiry, coord_now_ms(loop) + ms);
+}
 
 /* What the op leaves of a watch: reads keep it whatever they found, locks while they wait. */
 static void op_watch_done(struct file_op *f)
@@ -78,13 +90,16 @@ static void op_watch_done(struct file_op *f)
 	bool reads = call == COORD_CALL_GROUP_READ || call == COORD_CALL_LOCK_READ;
 	if ((f->op->flags & COORD_OP_WATCH) && (reads || f->status == -EBUSY))
 		file_watch_pin(w);
+	if ((f->op->flags & COORD_OP_WATCH) && !reads && f->status == -EBUSY && !w->dead)
+		file_watch_waits(w);
 	if (call == COORD_CALL_GROUP_READ && !(f->op->flags & COORD_OP_BARE) && !w->dead) {
 		w->expired = f->expired;
-		coord_timer_stop(f->fs->loop, &w->expiry);
-		if (f->expiry_ms && w->armed)
-			coord_timer_start(
-				f->fs->loop, &w->expiry, coord_now_ms(f->fs->loop) + f->expiry_ms);
+		watch_expire(f, f->expiry_ms);
 	}
+	/* A Python client that opened the file before takes a free lock without any event. */
+	if (w->kind == COORD_LOCK && !f->status && !w->dead &&
+		(call == COORD_CALL_LOCK_READ || call == COORD_CALL_UNLOCK))
+		watch_expire(f, f->op->rows ? 0 : FILE_POLL_MS);
 	file_watch_put(w);
 }
 
@@ -106,7 +121,9 @@ static void op_done(struct file_op *f)
 static void job_work(struct coord_job *job)
 {
 	struct file_op *f = coord_container(job, struct file_op, job);
-	f->status = f->cancelled ? -ECANCELED : f->work(f);
+	/* A break has requests to take back. */
+	bool skip = f->cancelled && f->op->call != COORD_CALL_LOCK_BREAK;
+	f->status = skip ? -ECANCELED : f->work(f);
 }
 
 static void job_done(struct coord_job *job)
@@ -182,7 +199,7 @@ CALL(member_join, groups, NULL)
 CALL(member_update, groups, NULL)
 CALL(member_leave, groups, NULL)
 CALL(member_get, groups, NULL)
-CALL(convert, locks, file_lock_after)
+CALL(convert, locks, file_convert_after)
 CALL(unlock, locks, file_unlock_after)
 CALL(lock_check, locks, file_lock_after)
 CALL(lock_read, locks, NULL)
@@ -213,6 +230,11 @@ static int file_configure(
 		return refuse(ret_error, "a file URL has three slashes: file:///DIRECTORY");
 	if (!url->path || url->path[0] != '/')
 		return refuse(ret_error, "a file URL needs an absolute path: file:///DIRECTORY");
+	/* Two directories whose names differ behind it only would be one. */
+	if (url->fragment)
+		return refuse(ret_error, "a '#' ends a URL: name a directory without one");
+	if (strspn(url->path, "/.") == strlen(url->path))
+		return refuse(ret_error, "a file URL needs a directory below the root directory");
 	fs->session = session;
 	fs->loop = coord_session_loop(session);
 	fs->dir = url->path;
@@ -258,7 +280,7 @@ static void file_grant_done(struct coord_session *session, struct coord_grant *g
 	struct file_grant *own = coord_grant_data(grant);
 	pthread_mutex_lock(&fs->lock);
 	if (own->held) {
-		coord_list_remove(&own->held->link);
+		file_held_unlist(fs, own->held);
 		file_held_release(fs, own->held);
 	}
 	if (own->joined)

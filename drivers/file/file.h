@@ -25,6 +25,7 @@
 #define FILE_BUCKETS 256
 #define FILE_SAFETY_MS 1000 /* a waiter looks again so often, whatever was notified */
 #define FILE_POLL_MS 100 /* the same where inotify does not work */
+#define FILE_GIVEN_UP_MS (2 * FILE_SAFETY_MS) /* who has not looked for so long waits no more */
 
 /* The directories in DIR that are kept open; -1: there is none (read-only mounts). */
 enum file_dir {
@@ -46,6 +47,9 @@ struct file_session {
 	const char *dir;
 	char uuid[33];
 	bool read_only, opened;
+	bool was_open; /* ever: then the directory is not made again */
+	uint32_t epoch;
+	bool store_gone; /* what touch_job found; loop when it does not run */
 	uint64_t age_ms; /* of a Python member's file until it is hidden */
 	struct coord_worker *locks, *groups, *scans;
 	int dirs[FILE_DIRS];
@@ -60,9 +64,9 @@ struct file_session {
 	struct coord_list breaks; /* loop: breaks that wait for an answer */
 	struct coord_timer touch;
 	uint64_t touch_ms; /* when members are touched next */
-	struct coord_job touch_job, doubt_job, break_job, wait_job, reap_job;
-	bool touch_busy, doubt_busy, doubt_again, break_busy, break_again, wait_busy, wait_again,
-		reap_busy, reap_again;
+	struct coord_job touch_job, doubt_job, missing_job, break_job, wait_job, reap_job;
+	bool touch_busy, doubt_busy, doubt_again, missing_busy, missing_again, break_busy,
+		break_again, wait_busy, wait_again, reap_busy, reap_again;
 	struct coord_timer reap;
 	struct coord_fd *notify_watch;
 	atomic_bool notify_works;
@@ -73,6 +77,7 @@ struct file_session {
 	pthread_mutex_t lock; /* guards what follows */
 	struct coord_list held, joined, by_wd[FILE_BUCKETS];
 	struct coord_list by_file[FILE_BUCKETS]; /* file_joined by the name of their file */
+	unsigned held_wds; /* how many of held have a wd */
 	int notify; /* inotify, -1: none */
 	int wds[FILE_DIRS], wd_break;
 	struct coord_list gone; /* file_notice: what the loop has to be told */
@@ -86,6 +91,7 @@ struct file_held {
 	enum coord_mode mode;
 	int fd; /* -1: broken, or let go by close */
 	int slot; /* where it is noted that we share, or -1 */
+	int wd; /* of the file, where its directory is not listened to; else -1 */
 	bool plain, noticed;
 	uint8_t owner[16];
 	uint32_t epoch;
@@ -116,6 +122,7 @@ struct file_grant {
 struct file_notice {
 	struct coord_list link;
 	bool lost; /* else contended */
+	const char *why; /* for the log, or NULL */
 	enum coord_kind kind;
 	uint8_t owner[16];
 	uint32_t epoch;
@@ -143,13 +150,16 @@ struct file_watch {
 	int fd; /* kept open, so that looking raises no event */
 	bool writable; /* fd can take exclusive locks */
 	int waiter; /* holds the mark that this mount waits, or -1 */
+	enum coord_mode waits; /* what the mark says */
+	uint64_t tried_ms; /* BOOTTIME when it was last made, or would have been */
 	uint64_t
 		defer_ms; /* BOOTTIME until which new sharers let a writer go first; 0: no writer */
 	/* loop */
-	struct coord_timer again, expiry;
+	struct coord_timer again, expiry, given_up;
+	bool unmarking;
 	unsigned step;
 	bool expired; /* the last look hid a member by its age: a new mtime matters */
-	struct coord_job job, rearm_job;
+	struct coord_job job, rearm_job, unmark_job;
 	struct coord_bytes name;
 	char text[];
 };
@@ -174,6 +184,7 @@ struct file_op {
 	struct coord_timer timer; /* LOCK_BREAK */
 	struct coord_list link;
 	uint64_t until_ms;
+	struct file_request request; /* LOCK_BREAK */
 	char hash[FILE_HASH_SIZE];
 };
 
@@ -192,6 +203,8 @@ uint64_t file_utc_us(void);
 
 void file_open(struct coord_session *, struct coord_op *);
 void file_close(struct coord_session *, struct coord_op *);
+/* Is DIR, or one below it, another directory than the one that was opened, or our session file gone? */
+bool file_store_gone(struct file_session *);
 /* Is the daemon of this session alive? In doubt it is. */
 bool file_session_alive(struct file_session *, const char uuid[33]);
 /* After a job of our own: goes on with a close that waits for the last. */
@@ -241,6 +254,7 @@ void file_joined_remove(struct file_session *, struct file_joined *);
 /* On the loop: this entry of a group's directory is gone, or all of it (NULL), or who knows (wd -1). */
 void file_members_event(struct file_session *, int wd, const char *file);
 void file_touch_start(struct file_session *);
+void file_touch_soon(struct file_session *, uint64_t ms); /* loop */
 void file_members_leave(struct file_session *); /* close: all of ours */
 
 /* ---- locks.c ---- */
@@ -248,12 +262,22 @@ void file_members_leave(struct file_session *); /* close: all of ours */
 void file_lock(struct coord_session *, struct coord_op *);
 int file_lock_work(struct file_op *);
 int file_convert(struct file_op *);
+void file_convert_after(struct file_op *);
 int file_unlock(struct file_op *);
 int file_lock_check(struct file_op *);
 void file_lock_after(struct file_op *);
 void file_unlock_after(struct file_op *);
+/* Takes it off the list; the caller has fs->lock. */
+void file_held_unlist(struct file_session *, struct file_held *);
 /* Lets go of a held lock; the caller has fs->lock, or nobody else sees it. */
 void file_held_release(struct file_session *, struct file_held *);
+/* The same, with a notice that it is lost, and in the log why, if not NULL; without memory for that it is
+ * kept: false. The caller has fs->lock. */
+bool file_held_lose(struct file_session *, struct file_held *, const char *why);
+/* On the loop: the files of what we hold may have been removed. */
+void file_held_event(struct file_session *);
+/* The same, on the locks worker; nested: only of those whose directory nobody listens to. */
+void file_held_look(struct file_session *, bool nested);
 /* Opens the file of a lock. create: makes it, and the directories above. */
 int file_lock_open(struct file_session *, enum coord_kind, const char *hash,
 	struct coord_bytes name, int flags, bool create);
@@ -261,12 +285,16 @@ int file_lock_open(struct file_session *, enum coord_kind, const char *hash,
 bool file_lock_same(
 	struct file_session *, enum coord_kind, const char *hash, struct coord_bytes name, int fd);
 int file_ofd(int fd, short type);
+/* The token of those who share a file whose counter is that. */
+uint64_t file_shared_token(int fd, uint64_t counter);
 /* What keeps us from an exclusive lock: F_UNLCK nothing; *ret_pid -1 for OFD locks. */
 int file_ofd_look(int fd, short *ret_type, pid_t *ret_pid);
 
 /* ---- waiters.c ---- */
 
+/* Marks that this mount waits for that, and for nothing else: one op at a time does. */
 void file_waiter_mark(struct file_watch *, enum coord_mode);
+/* Ends the mark. */
 void file_waiter_unmark(struct file_watch *);
 /* Does another mount wait to hold it exclusively? */
 bool file_waiter_writers(struct file_watch *);
@@ -288,6 +316,7 @@ struct file_sharer {
 	size_t member; /* whose: index into members */
 };
 struct file_sharer_member {
+	char session[33];
 	uint16_t len;
 	char text[FILE_MEMBER_MAX];
 };
@@ -343,6 +372,7 @@ void file_notify_close(struct file_session *);
 /* Listens for what leaves a directory: a watch descriptor, or -1. And ends that, unless others listen too.
  * The caller has fs->lock. */
 int file_notify_listen(struct file_session *, int dir);
+int file_notify_held(struct file_session *, int fd); /* the same for the file of a held lock */
 void file_notify_release(struct file_session *, int wd);
 struct file_watch *file_watch_find(struct file_session *, enum coord_kind, const char *hash);
 /* The watch of the op's key, made if make; one more reference. */
@@ -352,6 +382,8 @@ void file_watch_put(struct file_watch *);
 void file_watch_pin(struct file_watch *); /* until unwatch */
 void file_watch_unpin(struct file_watch *);
 void file_unwatch(struct coord_session *, struct coord_key);
+/* An op found that it has to wait: the mark stays until that was not so for a while. */
+void file_watch_waits(struct file_watch *);
 /* On a worker: listens to the object fd (entry NULL), or for an entry of the directory fd. */
 int file_watch_listen(struct file_watch *, int fd, const char *entry);
 /* On the locks worker: opens what a LOCK or LEADER watch is about, or listens for its coming. Returns

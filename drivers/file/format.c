@@ -570,6 +570,33 @@ int file_claim_decode(
 	return 0;
 }
 
+/* ---- Requests to let go ---- */
+
+void file_request_encode(const struct file_request *request, char ret[FILE_REQUEST_LEN])
+{
+	char text[33];
+	file_hex(request->owner, sizeof(request->owner), text);
+	memcpy(ret, text, 32);
+	ret[32] = ' ';
+	file_counter_encode(request->before_us, ret + 33);
+}
+
+int file_request_decode(struct coord_bytes data, struct file_request *ret)
+{
+	struct file_request request;
+	if (data.len != FILE_REQUEST_LEN || !file_is_uuid((struct coord_bytes){data.data, 32}) ||
+		data.data[32] != ' ' || data.data[33] < '0' ||
+		file_counter_decode(
+			(struct coord_bytes){data.data + 33, data.len - 33}, &request.before_us))
+		return -EBADMSG;
+	for (size_t i = 0; i < sizeof(request.owner); i++) {
+		char digits[3] = {data.data[2 * i], data.data[2 * i + 1], '\0'};
+		request.owner[i] = (uint8_t)strtoul(digits, NULL, 16);
+	}
+	*ret = request;
+	return 0;
+}
+
 /* ---- Names of locks ---- */
 
 int file_lock_name_check(struct coord_bytes name)

@@ -97,6 +97,16 @@ int file_slot_decode(
 int file_claim_decode(
 	struct coord_bytes data, char ret_session[33], struct coord_bytes *ret_identity);
 
+/* A request to let a lock go: the owner value of the holding in hex (zeros: anybody's), a blank, in us of UTC
+ * since when it is held at the latest, 20 digits, and a newline. */
+#define FILE_REQUEST_LEN 54
+struct file_request {
+	uint8_t owner[16];
+	uint64_t before_us;
+};
+void file_request_encode(const struct file_request *, char ret[FILE_REQUEST_LEN]);
+int file_request_decode(struct coord_bytes data, struct file_request *ret); /* 0 or -EBADMSG */
+
 /* Is this the name of a session: 32 lower-case hex digits? */
 bool file_is_uuid(struct coord_bytes text);
 

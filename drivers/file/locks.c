@@ -98,6 +98,23 @@ bool file_lock_same(struct file_session *fs, enum coord_kind kind, const char *h
 	return dir >= 0 && file_same_at(dir, leaf, fd);
 }
 
+/* Is the file that we have locked still the one of that name? 0, -ESTALE, or -EHOSTDOWN: that cannot be
+ * seen now, for lack of descriptors for instance. */
+static int held_look(struct file_session *fs, const struct file_held *held)
+{
+	char buffer[FILE_NAME_MAX + 1];
+	const char *leaf;
+	_cleanup_close_ int dir =
+		lock_place(fs, held->kind, held->hash, held->name, false, buffer, &leaf);
+	struct stat a, b;
+	int r = dir < 0 ? dir : fstatat(dir, leaf, &a, AT_SYMLINK_NOFOLLOW) ? -errno : 0;
+	if (r == -ENOENT || r == -ENOTDIR || r == -ELOOP)
+		return -ESTALE;
+	if (r || fstat(held->fd, &b))
+		return -EHOSTDOWN;
+	return a.st_ino == b.st_ino && a.st_dev == b.st_dev ? 0 : -ESTALE;
+}
+
 int file_watch_lock(struct file_watch *w)
 {
 	struct file_session *fs = w->fs;
@@ -126,8 +143,20 @@ int file_watch_lock(struct file_watch *w)
 
 /* ---- What is written into them ---- */
 
+uint64_t file_shared_token(int fd, uint64_t counter)
+{
+	/* In a new file nothing was counted yet. There may have been another one before it, and all who share
+	 * must come to the same number without writing any: the time when it was made. */
+	struct statx st;
+	if (!counter && statx(fd, "", AT_EMPTY_PATH, STATX_BTIME, &st) == 0 &&
+		st.stx_mask & STATX_BTIME && st.stx_btime.tv_sec > 0)
+		counter = (uint64_t)st.stx_btime.tv_sec * 1000000 + st.stx_btime.tv_nsec / 1000;
+	return (counter & ~(uint64_t)1) + 1;
+}
+
 /* Writes the next token and the holder's record; for sharers reads only. held->plain: the file holds
- * something that is not ours and is left alone; then the token is the clock's. */
+ * something that is not ours and is left alone; then the token is the clock's. A conversion keeps the
+ * time since when it is held. */
 static int lock_stamp(struct file_session *fs, struct file_held *held)
 {
 	char data[FILE_LOCK_MAX];
@@ -135,8 +164,9 @@ static int lock_stamp(struct file_session *fs, struct file_held *held)
 	if (n < 0)
 		return -errno;
 	uint64_t last;
-	held->since_us = file_utc_us();
-	uint64_t now = held->since_us & ~(uint64_t)1;
+	uint64_t utc_us = file_utc_us(), now = utc_us & ~(uint64_t)1;
+	if (!held->since_us)
+		held->since_us = utc_us;
 	held->plain = file_counter_decode((struct coord_bytes){data, (size_t)n}, &last) != 0;
 	if (held->plain) {
 		held->token = now + (held->mode == COORD_SHARED);
@@ -145,7 +175,7 @@ static int lock_stamp(struct file_session *fs, struct file_held *held)
 		return 0;
 	}
 	if (held->mode == COORD_SHARED) {
-		held->token = last + 1;
+		held->token = file_shared_token(held->fd, last);
 		file_sharer_note(fs, held);
 		return file_write_all(held->fd, "s", 1, FILE_WAKE_AT);
 	}
@@ -171,6 +201,17 @@ static void lock_wake(const struct file_held *held)
 		file_write_all(held->fd, "u", 1, FILE_WAKE_AT);
 }
 
+void file_held_unlist(struct file_session *fs, struct file_held *held)
+{
+	int wd = held->wd;
+	held->wd = -1;
+	coord_list_remove(&held->link);
+	if (wd < 0)
+		return;
+	fs->held_wds--;
+	file_notify_release(fs, wd);
+}
+
 void file_held_release(struct file_session *fs, struct file_held *held)
 {
 	if (held->fd < 0)
@@ -181,6 +222,75 @@ void file_held_release(struct file_session *fs, struct file_held *held)
 	lock_wake(held);
 	close(held->fd);
 	held->fd = -1;
+}
+
+bool file_held_lose(struct file_session *fs, struct file_held *held, const char *why)
+{
+	struct file_notice *notice =
+		file_notice_new(held->kind, held->name, held->owner, held->epoch);
+	if (!notice)
+		return false;
+	notice->lost = true;
+	notice->why = why;
+	coord_list_add(&fs->gone, &notice->link);
+	file_held_release(fs, held);
+	return true;
+}
+
+/* Does it lie deeper than the directories that are listened to in any case? */
+static bool is_nested(const struct file_held *held)
+{
+	return held->kind == COORD_LOCK && memchr(held->name.data, '/', held->name.len);
+}
+
+/* ---- Holding a file that is not there any more ---- */
+
+static const char removed[] = "its file was removed";
+
+/* A removed file can still be locked, and another mount locks the one that was made in its place: what
+ * is held then is worth nothing. */
+void file_held_look(struct file_session *fs, bool nested)
+{
+	pthread_mutex_lock(&fs->lock);
+	struct file_held *held;
+	coord_list_each (held, &fs->held, link) {
+		if (held->fd >= 0 && (!nested || is_nested(held)) && held_look(fs, held) == -ESTALE)
+			file_held_lose(fs, held, removed);
+	}
+	pthread_mutex_unlock(&fs->lock);
+}
+
+static void missing_work(struct coord_job *job)
+{
+	file_held_look(coord_container(job, struct file_session, missing_job), false);
+}
+
+static void missing_done(struct coord_job *job)
+{
+	struct file_session *fs = coord_container(job, struct file_session, missing_job);
+	file_notices_tell(fs);
+	if (fs->missing_again) {
+		fs->missing_again = false;
+		coord_worker_submit(fs->locks, job);
+		return;
+	}
+	fs->missing_busy = false;
+	fs->busy--;
+	file_idle(fs);
+}
+
+void file_held_event(struct file_session *fs)
+{
+	if (fs->closing)
+		return;
+	fs->missing_again = fs->missing_busy;
+	if (fs->missing_busy)
+		return;
+	fs->missing_busy = true;
+	fs->busy++;
+	fs->missing_job.work = missing_work;
+	fs->missing_job.done = missing_done;
+	coord_worker_submit(fs->locks, &fs->missing_job);
 }
 
 /* ---- lock ---- */
@@ -294,6 +404,9 @@ static void lock_granted(struct file_op *f)
 	f->contended = held->mode == COORD_SHARED && file_waiter_others(fs, held->kind, held->hash);
 	pthread_mutex_lock(&fs->lock);
 	coord_list_add(&fs->held, &held->link);
+	/* The fixed directories are listened to in any case; below others it takes a watch of its own. */
+	if (is_nested(held))
+		held->wd = file_notify_held(fs, held->fd);
 	pthread_mutex_unlock(&fs->lock);
 }
 
@@ -335,7 +448,7 @@ static struct file_held *held_new(const struct coord_grant *grant, const char *h
 	held->kind = grant->key.kind;
 	memcpy(held->hash, hash, FILE_HASH_SIZE);
 	held->mode = grant->mode;
-	held->fd = held->slot = -1;
+	held->fd = held->slot = held->wd = -1;
 	memcpy(held->owner, grant->owner, sizeof(held->owner));
 	held->epoch = grant->epoch;
 	memcpy(held->text, grant->key.name.data, name);
@@ -352,6 +465,7 @@ void file_lock_after(struct file_op *f)
 	if (f->status)
 		return;
 	if (f->held) {
+		grant->since_us = f->held->since_us; /* as other mounts read it */
 		f->grant->held = f->held;
 		f->held = NULL;
 	}
@@ -382,49 +496,84 @@ void file_lock(struct coord_session *session, struct coord_op *op)
 
 /* ---- convert, unlock, check ---- */
 
+/* The file was removed: to convert the lock on it would exclude nobody. */
+static int convert_gone(struct file_op *f, struct file_held *held)
+{
+	int r = held_look(f->fs, held);
+	if (r != -ESTALE)
+		return 0;
+	pthread_mutex_lock(&f->fs->lock);
+	file_held_lose(f->fs, held, removed);
+	pthread_mutex_unlock(&f->fs->lock);
+	return r;
+}
+
+static int convert_down(struct file_op *f, struct file_held *held)
+{
+	lock_unstamp(held);
+	file_sharer_note(f->fs, held);
+	int r = file_ofd(held->fd, F_RDLCK);
+	if (r) {
+		file_sharer_forget(f->fs, held);
+		return r;
+	}
+	held->mode = COORD_SHARED;
+	held->token++;
+	lock_wake(held);
+	return 0;
+}
+
+static int convert_up(struct file_op *f, struct file_held *held)
+{
+	struct file_watch *w = f->op->flags & COORD_OP_WATCH ? f->watch : NULL;
+	if (w && w->wd < 0 && w->kind == COORD_LOCK)
+		file_watch_listen(w, held->fd, NULL);
+	int r = file_ofd(held->fd, F_WRLCK);
+	if (r == -EBUSY) {
+		if (w)
+			file_waiter_mark(w, COORD_EXCLUSIVE);
+		f->op->retry_ms = retry_ms(f);
+	}
+	if (r)
+		return r;
+	if (w)
+		file_waiter_unmark(w);
+	r = convert_gone(f, held);
+	if (r)
+		return r;
+	uint64_t token = held->token;
+	held->mode = COORD_EXCLUSIVE;
+	r = lock_stamp(f->fs, held);
+	if (r) {
+		file_ofd(held->fd, F_RDLCK);
+		held->mode = COORD_SHARED;
+		held->token = token;
+		return r;
+	}
+	file_sharer_forget(f->fs, held);
+	return 0;
+}
+
 int file_convert(struct file_op *f)
 {
 	struct file_held *held = f->grant->held;
 	if (!held || held->fd < 0)
 		return -ESTALE;
-	if (f->op->mode == held->mode)
-		return 0;
-	if (f->op->mode == COORD_SHARED) {
-		lock_unstamp(held);
-		file_sharer_note(f->fs, held);
-		int r = file_ofd(held->fd, F_RDLCK);
-		if (r) {
-			file_sharer_forget(f->fs, held);
-			return r;
-		}
-		held->mode = COORD_SHARED;
-		held->token++;
-		lock_wake(held);
-	} else {
-		struct file_watch *w = f->op->flags & COORD_OP_WATCH ? f->watch : NULL;
-		if (w && w->wd < 0 && w->kind == COORD_LOCK)
-			file_watch_listen(w, held->fd, NULL);
-		int r = file_ofd(held->fd, F_WRLCK);
-		if (r == -EBUSY) {
-			if (w)
-				file_waiter_mark(w, COORD_EXCLUSIVE);
-			f->op->retry_ms = retry_ms(f);
-		}
-		if (r)
-			return r;
-		held->mode = COORD_EXCLUSIVE;
-		if (w)
-			file_waiter_unmark(w);
-		r = lock_stamp(f->fs, held);
-		if (r) {
-			file_ofd(held->fd, F_RDLCK);
-			held->mode = COORD_SHARED;
-			return r;
-		}
-		file_sharer_forget(f->fs, held);
-	}
-	f->token = held->token;
-	return 0;
+	enum coord_mode mode = f->op->mode;
+	int r = convert_gone(f, held);
+	if (!r && mode != held->mode)
+		r = mode == COORD_SHARED ? convert_down(f, held) : convert_up(f, held);
+	else if (!r && mode == COORD_EXCLUSIVE)
+		r = lock_stamp(f->fs, held); /* after a downgrade that stayed with the core */
+	if (!r)
+		f->token = held->token;
+	return r;
+}
+
+void file_convert_after(struct file_op *f)
+{
+	file_notices_tell(f->fs);
+	file_lock_after(f);
 }
 
 int file_unlock(struct file_op *f)
@@ -436,7 +585,7 @@ int file_unlock(struct file_op *f)
 	if (held->fd >= 0)
 		f->contended = file_waiter_others(fs, held->kind, held->hash);
 	pthread_mutex_lock(&fs->lock);
-	coord_list_remove(&held->link);
+	file_held_unlist(fs, held);
 	pthread_mutex_unlock(&fs->lock);
 	file_held_release(fs, held);
 	return 0;
@@ -454,9 +603,8 @@ void file_unlock_after(struct file_op *f)
 int file_lock_check(struct file_op *f)
 {
 	struct file_held *held = f->grant->held;
-	if (!held || held->fd < 0 ||
-		!file_lock_same(f->fs, held->kind, held->hash, held->name, held->fd))
-		return -ESTALE;
-	f->token = held->token;
-	return 0;
+	int r = !held || held->fd < 0 ? -ESTALE : held_look(f->fs, held);
+	if (!r)
+		f->token = held->token;
+	return r;
 }

@@ -27,7 +27,7 @@ int file_look(struct file_session *fs, int fd, struct file_look *ret)
 	if (!data.len || file_counter_decode(data, &counter))
 		return 0;
 	if (type == F_RDLCK) {
-		ret->token = counter + 1;
+		ret->token = file_shared_token(fd, counter);
 		return 0;
 	}
 	char session[33];

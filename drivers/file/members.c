@@ -467,6 +467,8 @@ void file_members_event(struct file_session *fs, int wd, const char *file)
 static void touch_work(struct coord_job *job)
 {
 	struct file_session *fs = coord_container(job, struct file_session, touch_job);
+	fs->store_gone = file_store_gone(fs);
+	file_held_look(fs, fs->notify_works);
 	size_t len;
 	_cleanup_free_ struct mine *list = mine_list(fs, false, &len);
 	for (size_t i = 0; i < len; i++) {
@@ -487,6 +489,12 @@ static void touch_done(struct coord_job *job)
 	file_notices_tell(fs);
 	fs->busy--;
 	file_idle(fs);
+	if (!fs->store_gone || fs->closing)
+		return;
+	/* Who opens DIR now finds nothing of what we hold. */
+	coord_log(3, "file: %s, or a directory in it, was moved, removed, replaced or covered",
+		fs->dir);
+	coord_session_event(fs->session, fs->epoch, COORD_EVENT_EXPIRED);
 }
 
 static void touch_due(struct coord_timer *timer)
@@ -512,6 +520,13 @@ void file_touch_start(struct file_session *fs)
 {
 	fs->touch.fn = touch_due;
 	fs->touch_ms = 0;
-	if (!fs->read_only)
-		touch_due(&fs->touch);
+	touch_due(&fs->touch);
+}
+
+void file_touch_soon(struct file_session *fs, uint64_t ms)
+{
+	if (fs->closing || !fs->opened)
+		return;
+	fs->touch_ms = 0;
+	coord_timer_start(fs->loop, &fs->touch, coord_now_ms(fs->loop) + ms);
 }

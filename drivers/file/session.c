@@ -15,6 +15,7 @@
 
 #define TRIES 100
 #define PAUSE_MS 10
+#define CLAIM_MS 1000
 
 static int refuse(struct file_op *f, int r, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
@@ -27,6 +28,20 @@ static int refuse(struct file_op *f, int r, const char *format, ...)
 	vsnprintf(f->op->error, sizeof(f->op->error), format, args);
 	va_end(args);
 	return r;
+}
+
+/* DIR as far as an error has room for it: the end tells more than the start. */
+struct shown {
+	char text[80];
+};
+
+static struct shown shown(const struct file_session *fs)
+{
+	struct shown ret;
+	size_t len = strlen(fs->dir), room = sizeof(ret.text) - 4;
+	snprintf(ret.text, sizeof(ret.text), "%s%s", len > room ? "..." : "",
+		len > room ? fs->dir + len - room : fs->dir);
+	return ret;
 }
 
 static void pause_ms(unsigned ms)
@@ -53,19 +68,52 @@ bool file_session_alive(struct file_session *fs, const char uuid[33])
 
 /* ---- Directories ---- */
 
+/* What is made below DIR. */
+static const struct {
+	enum file_dir parent, dir;
+	const char *name;
+} below[] = {{FILE_ROOT, FILE_GROUPS, "groups"}, {FILE_ROOT, FILE_TMP, "tmp"},
+	{FILE_ROOT, FILE_OURS, ".toozfs"}, {FILE_OURS, FILE_SESSIONS, "sessions"},
+	{FILE_OURS, FILE_MEMBERS, "members"}, {FILE_OURS, FILE_LEADERS, "leaders"},
+	{FILE_OURS, FILE_WAITERS, "waiters"}, {FILE_OURS, FILE_BREAKS, "break"}};
+#define BELOW (sizeof(below) / sizeof(*below))
+
+/* Is what bears the name now surely not what we have open? */
+static bool is_other(int dir, const char *name, int flags, int fd)
+{
+	struct stat a, b;
+	if (fstatat(dir, name, &a, flags))
+		return errno == ENOENT || errno == ENOTDIR || errno == ELOOP;
+	return fstat(fd, &b) == 0 && (a.st_ino != b.st_ino || a.st_dev != b.st_dev);
+}
+
+bool file_store_gone(struct file_session *fs)
+{
+	bool gone = is_other(AT_FDCWD, fs->dir, 0, fs->dirs[FILE_ROOT]);
+	for (size_t i = 0; i < BELOW && !gone; i++)
+		gone = fs->dirs[below[i].dir] >= 0 &&
+		       is_other(fs->dirs[below[i].parent], below[i].name, AT_SYMLINK_NOFOLLOW,
+			       fs->dirs[below[i].dir]);
+	/* Without our session file we are dead to the others. */
+	return gone || (fs->own >= 0 && is_other(fs->dirs[FILE_SESSIONS], fs->uuid,
+						AT_SYMLINK_NOFOLLOW, fs->own));
+}
+
 static int open_root(struct file_op *f)
 {
 	struct file_session *fs = f->fs;
 	int flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC;
 	int fd = open(fs->dir, flags);
-	if (fd < 0 && errno == ENOENT && !fs->read_only) {
+	/* Once it was there it is not ours to make: it may be on its way to another place. */
+	if (fd < 0 && errno == ENOENT && !fs->read_only && !fs->was_open) {
 		if (mkdir(fs->dir, 0777) && errno != EEXIST)
-			return refuse(f, -errno, "%.80s does not exist and cannot be made: %s",
-				fs->dir, errno == ENOENT ? "no parent directory" : strerror(errno));
+			return refuse(f, -errno, "%s does not exist and cannot be made: %s",
+				shown(fs).text,
+				errno == ENOENT ? "no parent directory" : strerror(errno));
 		fd = open(fs->dir, flags);
 	}
 	if (fd < 0)
-		return refuse(f, -errno, "cannot open %.80s: %s", fs->dir, strerror(errno));
+		return refuse(f, -errno, "cannot open %s: %s", shown(fs).text, strerror(errno));
 	fs->dirs[FILE_ROOT] = fd;
 	return 0;
 }
@@ -78,26 +126,19 @@ static int open_below(struct file_op *f, enum file_dir parent, enum file_dir dir
 	if (fd == -ENOENT && fs->read_only)
 		return 0;
 	if (fd < 0)
-		return refuse(f, fd, "cannot use %.80s/%s: %s", fs->dir, name, strerror(-fd));
+		return refuse(f, fd, "cannot use %s/%s: %s", shown(fs).text, name, strerror(-fd));
 	fs->dirs[dir] = fd;
 	return 0;
 }
 
 static int open_dirs(struct file_op *f)
 {
-	static const struct {
-		enum file_dir parent, dir;
-		const char *name;
-	} below[] = {{FILE_ROOT, FILE_GROUPS, "groups"}, {FILE_ROOT, FILE_TMP, "tmp"},
-		{FILE_ROOT, FILE_OURS, ".toozfs"}, {FILE_OURS, FILE_SESSIONS, "sessions"},
-		{FILE_OURS, FILE_MEMBERS, "members"}, {FILE_OURS, FILE_LEADERS, "leaders"},
-		{FILE_OURS, FILE_WAITERS, "waiters"}, {FILE_OURS, FILE_BREAKS, "break"}};
 	int r = open_root(f);
-	for (size_t i = 0; !r && i < sizeof(below) / sizeof(*below); i++)
+	for (size_t i = 0; !r && i < BELOW; i++)
 		r = open_below(f, below[i].parent, below[i].dir, below[i].name);
 	if (!r && !f->fs->read_only && faccessat(f->fs->dirs[FILE_ROOT], ".", W_OK, AT_EACCESS))
-		r = refuse(f, -errno, "%.80s is not writable: %s (-o ro observes it)", f->fs->dir,
-			strerror(errno));
+		r = refuse(f, -errno, "%s is not writable: %s (-o ro observes it)",
+			shown(f->fs).text, strerror(errno));
 	return r;
 }
 
@@ -122,7 +163,8 @@ static int session_lock(struct file_op *f)
 	for (int tries = 0; tries < TRIES; tries++) {
 		int fd = file_open_at(dir, fs->uuid, O_RDWR, true, NULL);
 		if (fd < 0)
-			return refuse(f, fd, "cannot write in %.80s: %s", fs->dir, strerror(-fd));
+			return refuse(
+				f, fd, "cannot write in %s: %s", shown(fs).text, strerror(-fd));
 		r = file_ofd(fd, F_WRLCK);
 		/* Somebody who sweeps may have taken it for a dead one, and removed it. */
 		if (!r && file_same_at(dir, fs->uuid, fd)) {
@@ -133,16 +175,17 @@ static int session_lock(struct file_op *f)
 			r = ftruncate(fd, 0) ? -errno : file_write_all(fd, text, len, 0);
 			if (!r)
 				r = file_sharers_open(fs);
-			return r ? refuse(f, r, "cannot write in %.80s: %s", fs->dir, strerror(-r))
+			return r ? refuse(f, r, "cannot write in %s: %s", shown(fs).text,
+					   strerror(-r))
 				 : 0;
 		}
 		close(fd);
 		if (r && r != -EBUSY)
 			return refuse(
-				f, r, "cannot lock files in %.80s: %s", fs->dir, strerror(-r));
+				f, r, "cannot lock files in %s: %s", shown(fs).text, strerror(-r));
 		pause_ms(PAUSE_MS);
 	}
-	return refuse(f, -EBUSY, "cannot lock our session file in %.80s", fs->dir);
+	return refuse(f, -EBUSY, "cannot lock our session file in %s", shown(fs).text);
 }
 
 static void session_unlock(struct file_session *fs)
@@ -172,11 +215,11 @@ static int sweep_session(void *user, const char *name)
 
 /* ---- Claims on member ids ---- */
 
-/* Opens a claim and locks it against others who look at it. */
-static int claim_open(struct file_session *fs, const char *hash, bool create)
+/* Opens a claim and locks it against others who look at it; who has that lock for longer is no mount. */
+static int claim_open(struct file_session *fs, const char *hash, bool create, uint64_t until_ms)
 {
 	int dir = fs->dirs[FILE_MEMBERS];
-	for (int tries = 0; tries < TRIES; tries++) {
+	do {
 		int fd = file_open_at(dir, hash, O_RDWR, create, NULL);
 		if (fd < 0)
 			return fd;
@@ -187,7 +230,7 @@ static int claim_open(struct file_session *fs, const char *hash, bool create)
 		if (r && r != -EBUSY)
 			return r;
 		pause_ms(PAUSE_MS);
-	}
+	} while (file_now_ms() < until_ms);
 	return -ETIMEDOUT;
 }
 
@@ -213,7 +256,7 @@ static int claim_write(struct file_op *f, int fd)
 	int n = snprintf(text, sizeof(text), "%s\n%.*s\n", fs->uuid, (int)len, identity);
 	int r = ftruncate(fd, 0) ? -errno : file_write_all(fd, text, (size_t)n, 0);
 	if (r)
-		return refuse(f, r, "cannot write in %.80s: %s", fs->dir, strerror(-r));
+		return refuse(f, r, "cannot write in %s: %s", shown(fs).text, strerror(-r));
 	fs->claimed = true;
 	return 0;
 }
@@ -224,10 +267,16 @@ static int claim_take(struct file_op *f)
 	struct coord_bytes member = coord_bytes_of(coord_session_config(fs->session)->member);
 	char hash[FILE_HASH_SIZE];
 	file_hash(member, hash);
-	_cleanup_close_ int fd = claim_open(fs, hash, true);
-	if (fd < 0)
+	/* Earlier than the core, which would say only that there was no answer. */
+	uint64_t now = file_now_ms(), until = f->op->deadline_ms;
+	until = until > now ? now + (until - now) / 4 * 3 : now + CLAIM_MS;
+	_cleanup_close_ int fd = claim_open(fs, hash, true, until);
+	if (fd == -ETIMEDOUT)
 		return refuse(
-			f, fd, "cannot claim the member id in %.80s: %s", fs->dir, strerror(-fd));
+			f, fd, "somebody keeps %s/.toozfs/members/%s locked", shown(fs).text, hash);
+	if (fd < 0)
+		return refuse(f, fd, "cannot claim the member id in %s: %s", shown(fs).text,
+			strerror(-fd));
 	_cleanup_free_ char *data = NULL;
 	struct coord_bytes identity;
 	if (claim_look(fs, fd, &data, &identity))
@@ -238,7 +287,7 @@ static int claim_take(struct file_op *f)
 	row->name = coord_op_copy(f->op, member.data, member.len);
 	row->data = coord_op_copy(f->op, identity.data, identity.len);
 	row->flags = COORD_ROW_LIVE;
-	return refuse(f, -EEXIST, "the member id is in use in %.80s", fs->dir);
+	return refuse(f, -EEXIST, "the member id is in use in %s", shown(fs).text);
 }
 
 static void claim_drop(struct file_session *fs)
@@ -248,7 +297,7 @@ static void claim_drop(struct file_session *fs)
 	if (!fs->claimed)
 		return;
 	fs->claimed = false;
-	_cleanup_close_ int fd = claim_open(fs, hash, false);
+	_cleanup_close_ int fd = claim_open(fs, hash, false, file_now_ms() + CLAIM_MS);
 	char buffer[33];
 	if (fd >= 0 && pread(fd, buffer, 32, 0) == 32 && memcmp(buffer, fs->uuid, 32) == 0)
 		unlinkat(fs->dirs[FILE_MEMBERS], hash, 0);
@@ -286,7 +335,7 @@ static int open_session(struct file_op *f)
 		return r;
 	_cleanup_close_ int own = file_open_dir(fs->dirs[FILE_BREAKS], fs->uuid, true);
 	if (own < 0)
-		return refuse(f, own, "cannot write in %.80s: %s", fs->dir, strerror(-own));
+		return refuse(f, own, "cannot write in %s: %s", shown(fs).text, strerror(-own));
 	file_each(fs->dirs[FILE_SESSIONS], fs, sweep_session);
 	file_each(fs->dirs[FILE_MEMBERS], fs, sweep_claim);
 	return claim_take(f);
@@ -312,7 +361,8 @@ static void open_after(struct file_op *f)
 	struct file_session *fs = f->fs;
 	if (f->status)
 		return;
-	fs->opened = true;
+	fs->opened = fs->was_open = true;
+	fs->epoch = f->op->epoch;
 	if (file_notify_start(fs)) {
 		coord_log(5, "file: no inotify on %s, looking every %d ms", fs->dir, FILE_POLL_MS);
 		coord_session_narrow(fs->session, COORD_CAN_NOTIFY);

@@ -103,7 +103,8 @@ static int sharer_add(struct reader *reader, const char *hash, uint64_t since_us
 }
 
 /* Keeps a member id for those who refer to it by its number. */
-static int member_add(struct file_sharers *sharers, struct coord_bytes member)
+static int member_add(
+	struct file_sharers *sharers, const char session[33], struct coord_bytes member)
 {
 	struct file_sharer_member *more =
 		realloc(sharers->members, (sharers->members_len + 1) * sizeof(*sharers->members));
@@ -111,6 +112,7 @@ static int member_add(struct file_sharers *sharers, struct coord_bytes member)
 		return -ENOMEM;
 	sharers->members = more;
 	struct file_sharer_member *last = &more[sharers->members_len++];
+	memcpy(last->session, session, sizeof(last->session));
 	last->len = (uint16_t)member.len;
 	memcpy(last->text, member.data, member.len);
 	return 0;
@@ -149,7 +151,7 @@ static int session_read(void *user, const char *name)
 	struct coord_bytes member;
 	if (n < 0 || file_sharer_decode((struct coord_bytes){data, (size_t)n}, &member))
 		return 0;
-	int r = member_add(reader->sharers, member);
+	int r = member_add(reader->sharers, name, member);
 	return r ? r : slots_read(reader, fd, reader->sharers->members_len - 1);
 }
 

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Who waits: a mount that waits for a lock marks it by a shared OFD lock on .toozfs/waiters/<lock>, and
- * touches that file. Its byte 0 is locked by who waits to hold exclusively, byte 1 by who waits to share,
- * so that new sharers can let a writer go first. The holder is told, so that it does not take the lock again at once, and looks
- * once more when it lets go. The last one to wait removes the file.
+ * touches that file. Its byte 0 is locked by who waits to hold exclusively, byte 1 by who waits to share
+ * (the first in a mount's queue counts), so that new sharers can let a writer go first. The holder is told,
+ * so that it does not take the lock again at once, and looks once more when it lets go. The last one to
+ * wait removes the file; who gives up has until its next try would have come.
  */
 #include "drivers/file/file.h"
 
@@ -28,8 +29,12 @@ static int mark_lock(int fd, short type, enum coord_mode mode)
 void file_waiter_mark(struct file_watch *w, enum coord_mode mode)
 {
 	int dir = w->fs->dirs[FILE_WAITERS];
-	if (w->waiter >= 0)
+	w->tried_ms = file_now_ms();
+	if (w->waiter >= 0 && w->waits != mode) {
 		mark_lock(w->waiter, F_RDLCK, mode);
+		mark_lock(w->waiter, F_UNLCK, w->waits);
+		w->waits = mode;
+	}
 	if (w->waiter >= 0 || dir < 0)
 		return;
 	char name[WAITER_NAME];
@@ -41,6 +46,7 @@ void file_waiter_mark(struct file_watch *w, enum coord_mode mode)
 		/* It may just be removed by the last one before us. */
 		if (mark_lock(fd, F_RDLCK, mode) == 0 && file_same_at(dir, name, fd)) {
 			w->waiter = fd;
+			w->waits = mode;
 			futimens(fd, NULL);
 			return;
 		}

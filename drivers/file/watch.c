@@ -19,14 +19,19 @@
 #include "coord/loop_uv.h"
 
 #define REAP_MS 100
+#define REMOVAL_MS 500 /* what is being removed is not made again in between */
 
 static const uint8_t again_ms[] = {1, 4, 16, 64};
 
+/* An entry of a directory is gone, or another in its place. */
+#define GONE_DIR_MASK (IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO)
+
 static const uint32_t dir_masks[FILE_DIRS] = {
-	[FILE_ROOT] = IN_CREATE | IN_MOVED_TO,
+	[FILE_ROOT] = IN_CREATE | GONE_DIR_MASK | IN_DELETE_SELF | IN_MOVE_SELF,
+	[FILE_OURS] = GONE_DIR_MASK,
 	[FILE_GROUPS] = IN_CREATE | IN_MOVED_TO | IN_MOVED_FROM | IN_DELETE,
 	[FILE_SESSIONS] = IN_CLOSE_WRITE | IN_DELETE,
-	[FILE_LEADERS] = IN_CLOSE_WRITE | IN_MODIFY | IN_CREATE | IN_DELETE | IN_MOVED_TO,
+	[FILE_LEADERS] = IN_CLOSE_WRITE | IN_MODIFY | IN_CREATE | GONE_DIR_MASK,
 	[FILE_WAITERS] = IN_ATTRIB,
 };
 
@@ -61,6 +66,7 @@ struct file_watch *file_watch_find(struct file_session *fs, enum coord_kind kind
 
 static void watch_again(struct coord_timer *timer);
 static void watch_expired(struct coord_timer *timer);
+static void watch_given_up(struct coord_timer *timer);
 
 struct file_watch *file_watch_get(struct file_session *fs, enum coord_kind kind,
 	struct coord_bytes name, const char *hash, bool make)
@@ -80,6 +86,7 @@ struct file_watch *file_watch_get(struct file_session *fs, enum coord_kind kind,
 	w->wd = w->fd = w->waiter = -1;
 	w->again.fn = watch_again;
 	w->expiry.fn = watch_expired;
+	w->given_up.fn = watch_given_up;
 	memcpy(w->hash, hash, FILE_HASH_SIZE);
 	memcpy(w->text, name.data, name.len);
 	w->name = (struct coord_bytes){w->text, name.len};
@@ -112,6 +119,11 @@ void file_notify_release(struct file_session *fs, int wd)
 		if (joined->wd == wd)
 			return;
 	}
+	for (struct coord_list *at = fs->held.next; fs->held_wds && at != &fs->held;
+		at = at->next) {
+		if (coord_container(at, struct file_held, link)->wd == wd)
+			return;
+	}
 	inotify_rm_watch(fs->notify, wd);
 }
 
@@ -129,6 +141,7 @@ static void watch_detach(struct file_watch *w)
 {
 	coord_timer_stop(w->fs->loop, &w->again);
 	coord_timer_stop(w->fs->loop, &w->expiry);
+	coord_timer_stop(w->fs->loop, &w->given_up);
 	coord_list_remove(&w->by_key);
 	coord_list_remove(&w->fired);
 	pthread_mutex_lock(&w->fs->lock);
@@ -213,6 +226,42 @@ static void watch_again(struct coord_timer *timer)
 static void watch_expired(struct coord_timer *timer)
 {
 	watch_tell(coord_container(timer, struct file_watch, expiry));
+}
+
+/* A view keeps the watch when nobody waits any more, and nobody says so: who waits tries again. */
+void file_watch_waits(struct file_watch *w)
+{
+	coord_timer_start(w->fs->loop, &w->given_up, coord_now_ms(w->fs->loop) + FILE_GIVEN_UP_MS);
+}
+
+static void unmark_work(struct coord_job *job)
+{
+	struct file_watch *w = coord_container(job, struct file_watch, unmark_job);
+	if (file_now_ms() >= w->tried_ms + FILE_GIVEN_UP_MS)
+		file_waiter_unmark(w);
+}
+
+static void unmark_done(struct coord_job *job)
+{
+	struct file_watch *w = coord_container(job, struct file_watch, unmark_job);
+	struct file_session *fs = w->fs;
+	w->unmarking = false;
+	file_watch_put(w);
+	fs->busy--;
+	file_idle(fs);
+}
+
+static void watch_given_up(struct coord_timer *timer)
+{
+	struct file_watch *w = coord_container(timer, struct file_watch, given_up);
+	if (w->unmarking)
+		return;
+	w->unmarking = true;
+	w->refs++;
+	w->fs->busy++;
+	w->unmark_job.work = unmark_work;
+	w->unmark_job.done = unmark_done;
+	coord_worker_submit(w->fs->locks, &w->unmark_job);
 }
 
 /* Somebody opened the file of a lock. A Python client takes the lock just after that. */
@@ -426,12 +475,33 @@ static void object_event(struct file_session *fs, const struct inotify_event *ev
 	}
 }
 
+/* May what we hold, or all of DIR, be gone? */
+static void gone_event(struct file_session *fs, const struct inotify_event *event)
+{
+	bool root = event->wd == fs->wds[FILE_ROOT], ours = event->wd == fs->wds[FILE_OURS];
+	if (root || event->wd == fs->wds[FILE_LEADERS]) {
+		if (event->mask & GONE_DIR_MASK)
+			file_held_event(fs);
+	} else if (!event->len && event->mask & (IN_ATTRIB | IN_MOVE_SELF)) {
+		file_held_event(fs);
+	}
+	bool own = event->wd == fs->wds[FILE_SESSIONS] && event->len &&
+		   strcmp(event->name, fs->uuid) == 0;
+	if (root && event->mask & (IN_DELETE_SELF | IN_MOVE_SELF))
+		file_touch_soon(fs, 0);
+	else if (own || ((root || ours) && event->mask & IN_ISDIR && event->mask & GONE_DIR_MASK))
+		file_touch_soon(fs, REMOVAL_MS);
+}
+
 static void event_dispatch(struct file_session *fs, const struct inotify_event *event)
 {
+	if (event->mask & ~(uint32_t)(IN_OPEN | IN_MODIFY | IN_CLOSE_WRITE))
+		gone_event(fs, event);
 	if (event->mask & IN_Q_OVERFLOW) {
 		kick_all(fs, false);
 		file_break_event(fs);
 		file_members_event(fs, -1, NULL);
+		file_held_event(fs);
 	} else if (event->wd == fs->wd_break) {
 		file_break_event(fs);
 	} else if (event->wd == fs->wds[FILE_SESSIONS]) {
@@ -500,6 +570,13 @@ int file_notify_listen(struct file_session *fs, int dir)
 	return listen_dir(fs, dir, IN_DELETE | IN_MOVED_FROM | IN_DELETE_SELF | IN_MOVE_SELF);
 }
 
+int file_notify_held(struct file_session *fs, int fd)
+{
+	int wd = listen_dir(fs, fd, IN_ATTRIB | IN_MOVE_SELF);
+	fs->held_wds += wd >= 0;
+	return wd;
+}
+
 int file_notify_open(struct file_session *fs)
 {
 	for (int dir = 0; dir < FILE_DIRS; dir++)
@@ -543,5 +620,9 @@ void file_notify_close(struct file_session *fs)
 	struct file_joined *joined;
 	coord_list_each (joined, &fs->joined, link)
 		joined->wd = -1;
+	struct file_held *held;
+	coord_list_each (held, &fs->held, link)
+		held->wd = -1;
+	fs->held_wds = 0;
 	pthread_mutex_unlock(&fs->lock);
 }

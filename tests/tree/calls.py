@@ -4,6 +4,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import signal
 import socket
 import stat
 
@@ -191,6 +192,41 @@ def posix_fallocate(fd):
     if lib.libc.fallocate(fd, 0, ctypes.c_long(0), ctypes.c_long(100)) < 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
+
+
+class Interrupted(lib.File):
+    """Signals end no call but flock and F_SETLKW, as on other file systems."""
+
+    def setUp(self):
+        super().setUp()
+        before = signal.signal(signal.SIGALRM, lambda *_: None)
+        self.addCleanup(signal.signal, signal.SIGALRM, before)
+        signal.siginterrupt(signal.SIGALRM, False)
+
+    def call(self, name, *args):
+        """By libc: Python makes an interrupted call again."""
+        signal.setitimer(signal.ITIMER_REAL, 0.0002, 0.0005)
+        result = getattr(lib.libc, name)(*args)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        if result < 0:
+            code = ctypes.get_errno()
+            raise OSError(code, f"{name}: {os.strerror(code)}")
+        return result
+
+    def test_calls(self):
+        os.mkdir(self.a("groups/g"))
+        for i in range(60):
+            self.call("mkdir", self.a("groups/h").encode(), 0o755)
+            self.call("access", self.b("groups/h").encode(), 0)
+            self.call("rmdir", self.a("groups/h").encode())
+            fd = self.call("open", self.a(f"groups/g/m{i}").encode(), RW, 0o666)
+            self.call("write", fd, b"caps", ctypes.c_size_t(4))
+            self.call("write", fd, b"more", ctypes.c_size_t(4))
+            self.call("close", fd)
+            self.assertEqual(lib.read(self.b(f"groups/g/m{i}")), b"capsmore")
+            fd = self.call("open", self.a("locks/l").encode(), RW | os.O_EXCL, 0o666)
+            self.call("fsync", fd)
+            self.call("close", fd)
 
 
 class ReadOnly(lib.Case):

@@ -178,6 +178,21 @@ class Capabilities:
         lib.sh(r'''printf 'l1\nl2\nl3\n' >"$1"''', self.path)
         self.assertEqual(self.shown(), b"l1\nl2\nl3\n")
 
+    def test_a_write_that_failed_is_not_there_when_it_is_made_again(self):
+        os.mkdir(self.a("groups/h"))
+        for parts, shown in (((b"one ", b"two "), b"one two "),
+                             ((b'{"a":1}', b'{"b":2}'), b'{"b":2}\n'),
+                             ((b'{"a":1}', b'{"b":2}{"c":'), b'{"b":2}\n')):
+            fd = self.open(self.a("groups/h/m"))
+            os.write(fd, parts[0])
+            os.unlink(self.a("groups/h/m"))
+            os.rmdir(self.a("groups/h"))
+            self.fails(errno.ENOENT, os.write, fd, parts[1])
+            os.mkdir(self.a("groups/h"))
+            os.write(fd, parts[1])
+            self.assertEqual(lib.read(self.b("groups/h/m")), shown)
+            os.close(fd)
+
     def test_programs_write_it(self):
         for script, shown in (('cat <<E >"$1"\n{"a":\n1}\nE', b'{"a":1}\n'),
                               ('echo text | dd of="$1" status=none', b"text\n"),

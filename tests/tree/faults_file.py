@@ -4,6 +4,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import select
 import subprocess
 import time
 
@@ -267,6 +268,109 @@ class Mounted(lib.Case):
                 pass
         self.assertLess(time.monotonic() - begin, 40 * lib.SLOW)
         self.assertIsNone(a.process.poll())
+
+    def lost(self, fd):
+        """Until the holder is told, without asking."""
+        poll = select.poll()
+        poll.register(fd, select.POLLIN)
+        lib.wait_until(lambda: any(events & select.POLLERR for _, events in poll.poll(100)), "the loss")
+        self.fails(errno.EIO, os.fsync, fd)
+
+    def state(self, tree):
+        return lib.read(tree(".tooz/state")).decode().strip()
+
+    def held(self, tree):
+        fd = self.open(tree("locks/l"))
+        fcntl.flock(fd, EX)
+        return fd
+
+    def again(self, path, *trees):
+        """The mounts are back, and exclude each other and a new one."""
+        for tree in trees:
+            lib.wait_until(lambda: self.state(tree) == "connected", f"{tree.member} to be back")
+        fd = self.held(trees[0])
+        for tree in trees[1:] + (self.tree("file://" + path),):
+            self.fails(errno.EAGAIN, fcntl.flock, self.open(tree("locks/l")), EX | NB)
+        fcntl.flock(fd, UN)
+
+    def test_store_moved(self):
+        """Two mounts of one URL on two directories would both hold: the older one has lost."""
+        path = self.store()
+        a, b = self.tree("file://" + path), self.tree("file://" + path)
+        fd = self.held(a)
+        os.rename(path, path + ".old")
+        self.lost(fd)
+        lib.wait_until(lambda: self.state(a) != "connected", "the loss of the session")
+        self.assertFalse(os.path.exists(path), "a directory that was moved was made again")
+        os.mkdir(path)
+        self.again(path, a, b)
+        self.assertIn(path + ", or a directory in it, was moved", a.read_log())
+        self.assertEqual(os.listdir(os.path.join(path + ".old", ".toozfs", "sessions")), [])
+
+    def test_store_covered(self):
+        path = self.store()
+        a = self.tree("file://" + path, "membership_timeout=2")
+        fd = self.held(a)
+        subprocess.run(["mount", "-t", "tmpfs", "none", path], check=True)
+        self.addCleanup(subprocess.run, ["umount", "-l", path], check=False)
+        self.lost(fd)
+        self.again(path, a)
+
+    def test_store_removed_under_a_holder(self):
+        path = self.store()
+        a = self.tree("file://" + path)
+        os.mkdir(a("groups/g"))
+        lib.write(a("groups/g/m"), b"x")
+        fd = self.held(a)
+        subprocess.run(["rm", "-rf", path], check=True)
+        self.lost(fd)
+        lib.wait_until(lambda: self.state(a) != "connected", "the loss of the session")
+        os.mkdir(path)
+        self.again(path, a)
+        self.assertEqual(os.listdir(a("groups")), [])
+
+    def test_our_side_removed(self):
+        """Without its session file a mount counts as dead."""
+        path = self.store()
+        a, b = self.tree("file://" + path), self.tree("file://" + path)
+        fd = self.held(a)
+        subprocess.run(["rm", "-rf", os.path.join(path, ".toozfs")], check=True)
+        self.lost(fd)
+        self.again(path, a, b)
+
+    def refused(self, url, options=""):
+        lib.Tree.count += 1
+        point = os.path.join(lib.WORK, f"refused{lib.Tree.count}")
+        os.mkdir(point)
+        done = subprocess.run([lib.TOOZFS, url, point, "-o", "member=m" + options],
+                              capture_output=True, text=True, timeout=30 * lib.SLOW, check=False)
+        self.assertNotEqual(done.returncode, 0, url)
+        return done.stderr
+
+    def test_directories_that_no_url_names(self):
+        path = self.store()
+        self.assertIn("#", self.refused(f"file://{path}/a#b"))
+        self.assertIn("#", self.refused(f"file://{path}/a?executor=x#"))
+        self.assertEqual(os.listdir(path), [])
+        for url in ("file:///", "file:////", "file:///.", "file:///./.."):
+            self.assertIn("root directory", self.refused(url))
+
+    def test_long_path(self):
+        """An error tells the end of the path."""
+        path = os.path.join(self.store(), "long" * 30, "the-end")
+        self.assertIn("the-end does not exist", self.refused("file://" + path))
+
+    def test_claim_kept_locked(self):
+        path = self.store()
+        a = self.tree("file://" + path, member="m")
+        a.stop()
+        claim = os.path.join(path, ".toozfs", "members", sha1("m"))
+        agent = self.agent()
+        agent.fcntl_lock(agent.open(claim), fcntl.F_SETLK, fcntl.F_WRLCK)
+        begin = time.monotonic()
+        text = self.refused("file://" + path, ",timeout=1")
+        self.assertIn("members/" + sha1("m") + " locked", text)
+        self.assertLess(time.monotonic() - begin, 3 * lib.SLOW)
 
     def test_lock_file_removed_under_a_holder(self):
         """The path gives another file: our holding is worth nothing and must say so, or be kept."""

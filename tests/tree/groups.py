@@ -29,6 +29,14 @@ class Groups:
             self.fails(errno.ENOENT, os.listdir, mount("groups/g"))
             self.assertFalse(os.path.exists(mount("groups/g")))
 
+    def test_the_daemon_ends_while_a_removed_group_is_open(self):
+        """What it still had is freed, which a sanitizer checks."""
+        self.group()
+        self.open(self.a("groups/g"), os.O_RDONLY)
+        os.rmdir(self.a("groups/g"))
+        self.a.process.terminate()
+        self.assertEqual(self.a.wait_exit(), 0)
+
     def test_remove_with_members(self):
         self.group()
         lib.write(self.a("groups/g/m"), b"x")

@@ -146,6 +146,16 @@ class HolderAtTheEnd(lib.Case):
             self.fails(GONE, agent.result)
 
 
+class Signalled(lib.Case):
+    def test_log_names_the_lock(self):
+        a = self.tree(options="on_loss=term")
+        holder = self.spawn("setsid", "flock", a("locks/a b"), "sleep", "60")
+        lib.wait_until(lambda: os.path.exists(a("locks/a b")), "the lock")
+        subprocess.run(["setsid", "-w", "rm", a("locks/a b")], check=True, timeout=lib.PATIENCE_S)
+        self.assertEqual(holder.wait(lib.PATIENCE_S), -signal.SIGTERM)
+        lib.wait_until(lambda: "locks/a b was lost: signal 15" in a.read_log(), "the line")
+
+
 class Identity(lib.Case):
     def test_member_id_of_a_live_mount_is_refused(self):
         a = self.tree("file://" + self.store())

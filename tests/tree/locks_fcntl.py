@@ -3,6 +3,8 @@
 import errno
 import fcntl
 import os
+import signal
+import threading
 
 import lib
 from lib import EX, NB, SH, UN
@@ -142,6 +144,70 @@ class Fcntl:
                 self.assertEqual(two.fcntl_lock(other, GET, RD)[0], UNLCK)
             drop()
 
+    def test_getlk_shows_another_owner_of_the_same_handle(self):
+        fd = self.open(self.a("locks/l"))
+        lib.fcntl_lock(fd, OFD_SET, WR)
+        self.assertEqual(lib.fcntl_lock(fd, GET, WR)[0], WR)
+        self.assertEqual(lib.fcntl_lock(fd, OFD_GET, WR)[0], UNLCK)
+        lib.fcntl_lock(fd, OFD_SET, UNLCK)
+        fcntl.flock(fd, EX)
+        self.assertEqual(lib.fcntl_lock(fd, GET, WR)[0], UNLCK, "it would share the flock's")
+
+    def test_getlk_of_a_sharer_names_another(self):
+        one, fd, two, other = self.two()
+        for first, its, second, pid in ((one, fd, two, two.pid), (two, other, one, one.pid)):
+            one.fcntl_lock(fd, SET, RD)
+            two.fcntl_lock(other, SET, RD)
+            found = first.fcntl_lock(its, GET, WR)
+            self.assertEqual(found[0], RD)
+            self.assertIn(found[3], (pid, 0) if self.crossing else (pid,))
+            self.assertEqual(first.fcntl_lock(its, GET, RD)[0], UNLCK)
+            second.fcntl_lock(fd if second is one else other, SET, UNLCK)
+            lib.wait_until(lambda: first.fcntl_lock(its, GET, WR)[0] == UNLCK)
+            first.fcntl_lock(its, SET, UNLCK)
+
+    def test_an_interrupted_conversion_of_flock_has_let_go(self):
+        fd = self.open(self.a("locks/l"))
+        other = self.agent()
+        there = other.open_flock(self.b("locks/l"), os.O_RDWR | os.O_CREAT, SH)
+        fcntl.flock(fd, SH)
+        self.interrupted(fcntl.flock, fd, EX)
+        other.flock(there, UN)
+        lib.fcntl_lock(fd, SET, WR)
+        lib.fcntl_lock(fd, SET, UNLCK)
+        other.flock(there, EX)
+
+    def test_a_failed_conversion_of_flock_keeps_the_lock_of_fcntl(self):
+        fd = self.open(self.a("locks/l"))
+        other = self.agent()
+        there = other.open_flock(self.b("locks/l"), os.O_RDWR | os.O_CREAT, SH)
+        lib.fcntl_lock(fd, SET, RD)
+        fcntl.flock(fd, SH)
+        self.fails((errno.EAGAIN, errno.ENOLCK), fcntl.flock, fd, EX | NB)
+        self.fails((errno.EAGAIN, errno.ENOLCK), other.flock, there, EX | NB)
+
+    def test_an_unlock_leaves_what_the_other_of_the_two_asked_for(self):
+        fd = self.open(self.a("locks/l"))
+        other = self.agent()
+        there = other.open(self.a("locks/l"))
+        for take, leave, end in (
+                (lambda: (lib.fcntl_lock(fd, SET, RD), fcntl.flock(fd, EX)),
+                 lambda: fcntl.flock(fd, UN), lambda: lib.fcntl_lock(fd, SET, UNLCK)),
+                (lambda: (fcntl.flock(fd, SH), lib.fcntl_lock(fd, SET, WR)),
+                 lambda: lib.fcntl_lock(fd, SET, UNLCK), lambda: fcntl.flock(fd, UN))):
+            try:
+                take()
+            except OSError as error:
+                self.assertEqual(error.errno, errno.ENOLCK)
+                return
+            self.fails(HELD, other.fcntl_lock, there, SET, RD)
+            leave()
+            other.fcntl_lock(there, SET, RD)
+            self.fails(HELD, other.fcntl_lock, there, SET, WR)
+            end()
+            other.fcntl_lock(there, SET, WR)
+            other.fcntl_lock(there, SET, UNLCK)
+
     def test_downgrade_is_atomic(self):
         one, fd, two, other = self.two()
         third = self.agent()
@@ -186,6 +252,140 @@ class Fcntl:
         self.stays_blocked(one)
         two.fcntl_lock(other, SET, UNLCK)
         one.result()
+
+    def test_flock_through_the_second_handle_of_a_posix_lock(self):
+        """It shares the holding of the one handle through which it is asked for."""
+        one, two = self.open(self.a("locks/l")), self.open(self.a("locks/l"))
+        for fd in (one, two):
+            lib.fcntl_lock(fd, SET, WR)
+        fcntl.flock(two, EX | NB)
+        self.fails(errno.EAGAIN, fcntl.flock, one, EX | NB)
+        os.close(one)
+        other = self.agent()
+        there = other.open(self.b("locks/l"))
+        self.fails(errno.EAGAIN, other.flock, there, EX | NB)
+        os.fsync(two)
+        fcntl.flock(two, UN)
+        other.flock(there, EX)
+
+    def test_what_rm_took_of_both_is_lost_until_both_unlock(self):
+        fd = self.open(self.a("locks/l"))
+        fcntl.flock(fd, EX)
+        lib.fcntl_lock(fd, SET, WR)
+        os.unlink(self.a("locks/l"))
+        self.fails(errno.EIO, lib.fcntl_lock, fd, SET, WR)
+        lib.fcntl_lock(fd, SET, UNLCK)
+        self.fails(errno.EIO, os.fsync, fd)
+        fcntl.flock(fd, EX)
+        os.fsync(fd)
+
+    def wait_in_thread(self, fd, kind=WR):
+        """A thread of the test that waits; gives what ends with it."""
+        found = []
+
+        def run():
+            try:
+                lib.fcntl_lock(fd, WAIT, kind)
+                found.append(0)
+            except OSError as error:
+                found.append(error.errno)
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        lib.wait_until(lambda: found or lib.in_lock_request(f"self/task/{thread.native_id}"))
+
+        def end():
+            thread.join(lib.PATIENCE_S)
+            return found[0] if found else None
+        return end
+
+    def interrupted(self, call, *args):
+        """Makes a call that blocks, and interrupts it with a signal."""
+        class Alarm(Exception):
+            pass
+
+        def ring(*_):
+            raise Alarm
+        before = signal.signal(signal.SIGALRM, ring)
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0.1 * lib.SLOW)
+            self.assertRaises(Alarm, call, *args)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
+
+    def test_closing_the_handle_of_an_interrupted_wait(self):
+        """Another thread waits for the same owner through another handle."""
+        holder = self.agent()
+        held = holder.open(self.a("locks/l"))
+        holder.fcntl_lock(held, SET, WR)
+        one, two = self.open(self.a("locks/l")), self.open(self.a("locks/l"))
+        self.interrupted(lib.fcntl_lock, one, WAIT, WR)
+        end = self.wait_in_thread(two)
+        os.close(one)
+        holder.close(held)
+        self.assertEqual(end(), 0)
+        os.fsync(two)
+        os.write(two, b"x")
+
+    def test_every_handle_through_which_it_was_taken_holds(self):
+        one, two = self.open(self.a("locks/l")), self.open(self.a("locks/l"))
+        lib.fcntl_lock(one, SET, WR)
+        lib.fcntl_lock(two, SET, WR)
+        os.write(two, b"x")
+        self.assertIn(b"token=", os.read(two, 1000))
+        other = self.agent()
+        other.unlink(self.b("locks/l"))
+        for fd in (one, two):
+            def lost(fd=fd):
+                try:
+                    os.fsync(fd)
+                except OSError as error:
+                    return error.errno == errno.EIO
+                return False
+            lib.wait_until(lost, "the loss")
+        lib.fcntl_lock(two, SET, UNLCK)
+        os.fsync(one)
+        os.fsync(two)
+
+    def test_closing_the_handle_of_the_read_lock_while_an_upgrade_waits(self):
+        """The read lock goes, and the request waits on as any other."""
+        reader = self.agent()
+        fd = reader.open(self.a("locks/l"))
+        reader.fcntl_lock(fd, SET, RD)
+        one, two = self.open(self.a("locks/l")), self.open(self.a("locks/l"))
+        lib.fcntl_lock(one, SET, RD)
+        end = self.wait_in_thread(two)
+        os.close(one)
+        reader.close(fd)
+        self.assertIn(end(), (0, errno.ENOLCK))
+
+    def test_a_flock_does_not_shut_out_who_shares_its_handle(self):
+        """The first of two processes shares the flock's holding, then the other."""
+        fd = self.open(self.a("locks/l"))
+        fcntl.flock(fd, EX)
+        ready, go = os.pipe(), os.pipe()
+        child = os.fork()
+        if child == 0:
+            try:
+                lib.fcntl_lock(fd, SET, WR)
+                os.write(ready[1], b"x")
+                os.read(go[0], 1)
+            finally:
+                os._exit(0)
+        os.read(ready[0], 1)
+        self.fails(HELD, lib.fcntl_lock, fd, SET, WR)
+        end = self.wait_in_thread(fd)
+        os.write(go[1], b"x")
+        os.waitpid(child, 0)
+        self.assertEqual(end(), 0)
+        fcntl.flock(fd, UN)
+        other = self.agent()
+        there = other.open(self.b("locks/l"))
+        self.fails(errno.EAGAIN, other.flock, there, EX | NB)
+        lib.fcntl_lock(fd, SET, UNLCK)
+        other.flock(there, EX)
+        for pipe in ready + go:
+            os.close(pipe)
 
     def test_unlock_of_nothing(self):
         lib.fcntl_lock(self.open(self.a("locks/l")), SET, UNLCK)

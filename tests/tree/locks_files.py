@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import select
 import re
 import time
 
@@ -84,6 +85,7 @@ class Files:
         self.assertEqual(list(found), [x for x in ORDER if x in found])
         here = lib.fields(lib.read(self.a("locks/l")))
         self.assertEqual(found.get("token", here["token"]), here["token"])
+        self.assertEqual(found["since"], here["since"])
 
     def test_content_shared(self):
         fcntl.flock(self.open(self.a("locks/l")), SH)
@@ -247,8 +249,34 @@ class Files:
         fd = agent.open_flock(self.a("locks/l"), RW, EX)
         agent.unlink(self.a("locks/l"))
         self.assertFalse(os.path.exists(self.a("locks/l")))
-        agent.fsync(fd)
+        self.assertEqual(agent.poll(fd, select.POLLIN, 0),
+                         select.POLLIN | select.POLLERR | select.POLLHUP)
         agent.flock(fd, EX | NB)
+        agent.fsync(fd)
+        self.assertEqual(agent.poll(fd, select.POLLIN, 0), 0)
+
+    def test_rm_of_the_same_session_is_a_loss_for_the_holder(self):
+        """It was not asked: it must not believe in its lock, nor read the token of the next."""
+        for take, release in (
+                (lambda fd: holder.flock(fd, SH | NB), lambda fd: holder.flock(fd, UN)),
+                (lambda fd: holder.fcntl_lock(fd, fcntl.F_SETLK, fcntl.F_WRLCK),
+                 lambda fd: holder.fcntl_lock(fd, fcntl.F_SETLK, fcntl.F_UNLCK))):
+            holder = self.agent(newsession=False)
+            fd = holder.open(self.a("locks/l"))
+            take(fd)
+            os.unlink(self.a("locks/l"))
+            other = self.agent()
+            there = other.open_flock(self.b("locks/l"), RW, EX)
+            self.fails(errno.EIO, holder.fsync, fd)
+            self.fails(errno.EIO, holder.pread, fd, 100, 0)
+            self.fails(errno.EIO, holder.write_fd, fd, b"x")
+            self.fails((errno.EAGAIN, errno.EACCES), take, fd)
+            self.fails(errno.EIO, holder.fsync, fd)
+            release(fd)
+            holder.fsync(fd)
+            self.fails(errno.EAGAIN, holder.flock, fd, EX | NB)
+            other.close(there)
+            holder.kill()
 
     def test_rm_by_a_descendant_releases(self):
         done = lib.sh('exec 9>"$1"; flock 9; rm "$1" && flock -n 9 && cat "$1"', self.a("locks/l"))

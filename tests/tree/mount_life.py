@@ -29,7 +29,7 @@ def daemons():
     return found
 
 
-class Life(lib.Case):
+class Base(lib.Case):
     user = ()  # what a command is put behind
     program = lib.TOOZFS
 
@@ -68,6 +68,8 @@ class Life(lib.Case):
         """The mount answers as soon as mount.tooz returned."""
         self.assertEqual(lib.read(os.path.join(self.dir, ".tooz/state")), b"connected\n")
 
+
+class Life(Base):
     # ---- background and end ----
 
     def test_mount_and_umount(self):
@@ -217,6 +219,154 @@ class Life(lib.Case):
         self.assertIn("/nonexistent", done.stderr)
 
 
+class Start(Base):
+    """What surrounds a start: the caller's state, earlier daemons, interruptions."""
+
+    def umount(self, *flags):
+        subprocess.run(["umount", *flags, self.dir], check=True, timeout=30)
+
+    def serve_on(self, url, *options):
+        """A daemon that lives on after umount -l, for a handle is open; gives its pid."""
+        self.mount(*options, url=url)
+        pid = daemons()[self.dir]
+        handle = os.open(os.path.join(self.dir, ".tooz/state"), os.O_RDONLY)
+
+        def end():
+            try:
+                os.close(handle)
+            except OSError:
+                pass  # its daemon has ended
+            self.wait()
+        self.addCleanup(end)
+        self.umount("-l")
+        return pid
+
+    def test_closed_descriptors(self):
+        for closed in ("0<&-", "0<&- 1>&-", "1>&- 2>&-", "0<&- 1>&- 2>&-"):
+            done = lib.sh(f'"$1" memory://life "$2" {closed}', lib.TOOZFS, self.dir)
+            self.assertEqual(done.returncode, 0, closed + done.stderr)
+            self.alive()
+            pid = daemons()[self.dir]
+            for fd in (0, 1, 2):
+                self.assertEqual(os.readlink(f"/proc/{pid}/fd/{fd}"), "/dev/null")
+            self.umount()
+            self.wait()
+
+    def test_mount_at_once_after_umount(self):
+        store = "file://" + self.store()
+        for _ in range(10):
+            self.assertEqual(self.mount(url=store).stderr, "")
+            self.umount()
+
+    def test_earlier_daemon_that_serves_on(self):
+        """It is waited for no longer than the time-out, and its end leaves the new tree alone."""
+        store = "file://" + self.store()
+        old = self.serve_on(store, "-o", "member=a")
+        done = self.mount("-o", "member=a,timeout=0.5", url=store, code=32)
+        self.assertIn("--wait", done.stderr)
+        self.mount("-o", "member=b,timeout=0.5", url=store)
+        os.kill(old, signal.SIGTERM)
+        lib.wait_until(lambda: self.command(old) in (None, b""), "the old daemon's end")
+        self.alive()
+        self.assertEqual(lib.read(os.path.join(self.dir, ".tooz/member")), b"b\n")
+        os.kill(next(p for p in self.pids() if p != old), signal.SIGTERM)
+        lib.wait_until(lambda: not lib.mounted(self.dir), "the new tree's end")
+
+    def pids(self):
+        """Of all daemons of our directory."""
+        return [int(name.split(".")[0]) for name in os.listdir("/run/toozfs")
+                if lib.read("/run/toozfs/" + name).decode() == self.dir]
+
+    def interrupted(self, send, number):
+        starting = self.spawn(lib.TOOZFS, "memory://life", self.dir, stderr=subprocess.PIPE,
+                              start_new_session=True)
+        children = f"/proc/{starting.pid}/task/{starting.pid}/children"
+        lib.wait_until(lambda: lib.read(children), "the daemon")
+        send(starting.pid, number)
+        self.assertEqual(starting.wait(lib.PATIENCE_S), 8)
+        text = starting.stderr.read().decode()
+        self.assertEqual(text.count("interrupted"), 1, text)
+        self.assertFalse(lib.mounted(self.dir))
+
+    def test_interrupted_start(self):
+        self.serve_on("memory://life")
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            self.interrupted(os.kill, number)
+            self.interrupted(os.killpg, number)
+
+    def test_parent_killed(self):
+        self.serve_on("memory://life")
+        starting = self.spawn(lib.TOOZFS, "memory://life", self.dir, stderr=subprocess.PIPE)
+        children = f"/proc/{starting.pid}/task/{starting.pid}/children"
+        daemon = int(lib.wait_until(lambda: lib.read(children), "the daemon").split()[0])
+        starting.kill()
+        lib.wait_until(lambda: self.command(daemon) in (None, b""), "the daemon's end")
+        self.assertFalse(lib.mounted(self.dir))
+
+    def test_stopped_daemon(self):
+        self.mount()
+        pid = daemons()[self.dir]
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            done = self.mount("-o", "member=x", code=32)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        self.assertIn("does not answer", done.stderr)
+        self.alive()
+
+    def test_bad_option_touches_nothing(self):
+        self.mount()
+        self.mount("-o", "bogus", code=1)
+        self.mount(url="file://host/x", code=1)
+        pid = daemons()[self.dir]
+        os.kill(pid, signal.SIGKILL)
+        lib.wait_until(lambda: self.command(pid) in (None, b""), "the daemon's death")
+        self.mount("-o", "bogus", code=1)
+        self.assertTrue(lib.mounted(self.dir))
+        state = lib.tempfile.mkdtemp(prefix="state", dir=lib.WORK)
+        done = self.run_program("setpriv", f"--reuid={NOBODY}", "--clear-groups", lib.TOOZFS, "none",
+                                self.dir, "-o", "bogus", env={"XDG_STATE_HOME": state, **os.environ})
+        self.assertNotEqual(done.returncode, 0)
+        self.assertEqual(os.listdir(state), [])
+
+    def test_inherited_signals(self):
+        def strange():
+            signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+            signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        self.mount(preexec_fn=strange)
+        os.kill(daemons()[self.dir], signal.SIGTERM)
+        self.wait()
+        self.assertFalse(lib.mounted(self.dir))
+        self.assertEqual(self.mount("-o", "remount", preexec_fn=strange, code=32).stdout, "")
+
+    def test_descriptors_in_the_foreground(self):
+        path = os.path.join(lib.WORK, "script-lock-2")
+        with open(path, "w", encoding="ascii") as held:
+            fcntl.flock(held, lib.EX)
+            self.spawn(lib.TOOZFS, "memory://life", self.dir, "-o", "foreground",
+                       pass_fds=[held.fileno()], stderr=subprocess.DEVNULL)
+        lib.wait_until(lambda: lib.mounted(self.dir), "the mount")
+        with open(path, "w", encoding="ascii") as again:
+            fcntl.flock(again, lib.EX | lib.NB)
+
+    def test_few_descriptors(self):
+        for count in (6, 7, 8, 11, 14):
+            done = lib.sh('ulimit -n "$3"; exec "$1" "$2" "$4"', lib.TOOZFS, "file://" + self.store(),
+                          count, self.dir)
+            self.assertEqual(done.returncode, 2, done.stderr)
+            self.assertIn("Too many open files", done.stderr)
+        done = lib.sh('ulimit -n 64; exec "$1" memory://life "$2"', lib.TOOZFS, self.dir)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn("64 open files", done.stderr)
+
+    def test_directory_that_is_gone(self):
+        for args in (("--wait", "x"), ("memory://life", "x")):
+            done = lib.sh('mkdir "$1/d"; cd "$1/d"; rmdir "$1/d"; shift; exec "$@"', lib.WORK,
+                          lib.TOOZFS, *args)
+            self.assertEqual(done.returncode, 2)
+            self.assertIn("No such file or directory", done.stderr)
+
+
 class Mount8(Life):
     """Through mount(8): /sbin/mount.tooz lies on an overlay that only this namespace sees."""
 
@@ -253,6 +403,12 @@ class Mount8(Life):
         self.assertEqual(done.returncode, 0, done.stderr)
         self.alive()
         self.assertEqual(lib.read(os.path.join(self.dir, ".tooz/member")), b"fs tab\n")
+        for comma in ('"a,b"', "a\\,b"):
+            subprocess.run(["umount", self.dir], check=True, timeout=30)
+            lib.write(fstab, f"file://{store} {self.dir} tooz member={comma} 0 0\n".encode())
+            done = self.run_program("mount", "-T", fstab, self.dir)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            self.assertEqual(lib.read(os.path.join(self.dir, ".tooz/member")), b"a,b\n")
         done = self.run_program("mount", "-T", fstab, "-a", "-t", "tooz")
         self.assertIn(done.returncode, (0, 32, 64), done.stderr)
         self.alive()
@@ -324,6 +480,9 @@ class User(Life):
         self.alive()
         pid = daemons()[self.dir]
         self.fails(lib.errno.EACCES, os.listdir, self.dir)  # not even root
+        done = self.run_program(lib.TOOZFS, "--wait", self.dir)
+        self.assertEqual(done.returncode, 32)
+        self.assertIn("user", done.stderr)
         done = self.as_user("flock", "-n", os.path.join(self.dir, "locks/l"), "echo", "held")
         self.assertEqual(done.stdout, "held\n", done.stderr)
         done = self.as_user("fusermount3", "-u", self.dir)

@@ -40,6 +40,14 @@ class Options(lib.Case):
         for word in ("memory:", "file:", "every driver:", "timeout=SECONDS [10]"):
             self.assertIn(word, drivers)
 
+    def test_quickstart_help(self):
+        top = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+        for flag, code in (("--help", 0), ("-h", 0), ("--bogus", 1)):
+            done = subprocess.run([os.path.join(top, "mount-helpers/quickstart"), flag], text=True,
+                                  capture_output=True, timeout=30, check=False)
+            self.assertEqual(done.returncode, code, done.stderr)
+            self.assertIn("usage:", done.stdout + done.stderr)
+
     def test_usage(self):
         self.expect(USAGE, ["URL and DIR"])
         self.expect(USAGE, ["URL and DIR"], MEMORY)
@@ -60,6 +68,8 @@ class Options(lib.Case):
         self.expect(USAGE, [], "-f", "memory://host:99999999", self.dir)
         self.expect(USAGE, ["bogus", "knows"], "-f", MEMORY + "?bogus=1", self.dir)
         self.expect(USAGE, [], "-f", "../../evil://x", self.dir)
+        self.expect(USAGE, ["three slashes"], "-f", "file://host//x", self.dir)
+        self.expect(OK, [], "-f", "file:///nonexistent/x", self.dir)
 
     def test_mount_point(self):
         self.expect(FAILED, ["does not exist"], MEMORY, os.path.join(self.dir, "none"))
@@ -72,7 +82,7 @@ class Options(lib.Case):
 
     def test_unknown(self):
         self.fake("bogus=1", USAGE, "bogus", "timeout")
-        self.fake("bogus", USAGE, "bogus")
+        self.fake("bogus", USAGE, "bogus", "on_loss, require, credentials")
         done = self.run_program("-sf", MEMORY, self.dir, "-o", "bogus=1,alsobogus")
         self.assertEqual(done.returncode, OK, done.stderr)
         self.assertIn("bogus is unknown", done.stderr)
@@ -98,7 +108,8 @@ class Options(lib.Case):
         self.fake("defaults,rw,ro,noauto,auto,nofail,_netdev,user,users,user=me,owner,group,nosuid,nodev,"
                   "noexec,exec,suid,dev,noatime,relatime,nodiratime,lazytime,sync,async,dirsync,"
                   "x-systemd.automount,x-systemd.idle-timeout=5min,comment=a b,default_permissions,"
-                  "fsname=x,subtype=y,max_read=65536,auto_unmount,helper=x,uhelper=y")
+                  "fsname=x,subtype=y,max_read=65536,auto_unmount,helper=x,uhelper=y,"
+                  "symfollow,nosymfollow")
         self.fake("allow_root", USAGE, "allow_other")
 
     def test_require(self):

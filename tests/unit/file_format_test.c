@@ -228,6 +228,86 @@ static void test_record(void **state)
 	assert_int_equal(got.member.len, 0);
 }
 
+static void test_sharer(void **state)
+{
+	char data[FILE_SHARER_LEN];
+	struct coord_bytes member;
+	size_t len = file_sharer_encode(COORD_BYTES("host-1"), data);
+	assert_int_equal(len, FILE_SHARER_HEAD + 6);
+	assert_int_equal(file_sharer_decode((struct coord_bytes){data, len}, &member), 0);
+	assert_bytes(member, "host-1");
+	for (size_t cut = 0; cut < len; cut++) {
+		struct coord_bytes part = exact(data, cut);
+		assert_int_equal(file_sharer_decode(part, &member), -EBADMSG);
+		free((char *)part.data);
+	}
+	data[0] = 'x';
+	assert_int_equal(file_sharer_decode((struct coord_bytes){data, len}, &member), -EBADMSG);
+	/* A length that leads out of the file, or over the limit. */
+	static char id[FILE_MEMBER_MAX + 1];
+	len = file_sharer_encode((struct coord_bytes){id, FILE_MEMBER_MAX}, data);
+	assert_int_equal(len, FILE_SHARER_LEN);
+	assert_int_equal(file_sharer_decode((struct coord_bytes){data, len}, &member), 0);
+	assert_int_equal(member.len, FILE_MEMBER_MAX);
+	data[5] = (char)0xff;
+	assert_int_equal(file_sharer_decode((struct coord_bytes){data, len}, &member), -EBADMSG);
+	/* An id that is too long is left out. */
+	len = file_sharer_encode((struct coord_bytes){id, sizeof(id)}, data);
+	assert_int_equal(file_sharer_decode((struct coord_bytes){data, len}, &member), 0);
+	assert_int_equal(member.len, 0);
+}
+
+static void test_slot(void **state)
+{
+	char hash[FILE_HASH_SIZE], got[FILE_HASH_SIZE], data[FILE_SLOT_LEN];
+	uint64_t since_us;
+	file_hash(COORD_BYTES("l"), hash);
+	file_slot_encode(hash, 1704164645000678, data);
+	struct coord_bytes slot = exact(data, sizeof(data));
+	assert_int_equal(file_slot_decode(slot.data, got, &since_us), 0);
+	assert_string_equal(got, hash);
+	assert_int_equal(since_us, 1704164645000678);
+	free((char *)slot.data);
+	/* Wiped: the magic number is gone. And half a note, or garbage in the hash. */
+	memset(data, 0, FILE_SLOT_MAGIC);
+	assert_int_equal(file_slot_decode(data, got, &since_us), -EBADMSG);
+	static const char bad[] = {'\0', 'g', 'A', '/', (char)0xff};
+	for (size_t i = 0; i < sizeof(bad); i++) {
+		file_slot_encode(hash, 1, data);
+		data[8 + FILE_HASH_SIZE - 2] = bad[i];
+		assert_int_equal(file_slot_decode(data, got, &since_us), -EBADMSG);
+	}
+	memset(data, 0, sizeof(data));
+	assert_int_equal(file_slot_decode(data, got, &since_us), -EBADMSG);
+}
+
+static void test_request(void **state)
+{
+	struct file_request request = {.owner = "owner-owner-own", .before_us = 1704164645000678};
+	struct file_request got;
+	char data[FILE_REQUEST_LEN];
+	file_request_encode(&request, data);
+	assert_int_equal(file_request_decode((struct coord_bytes){data, sizeof(data)}, &got), 0);
+	assert_memory_equal(got.owner, request.owner, sizeof(got.owner));
+	assert_int_equal(got.before_us, request.before_us);
+	for (size_t cut = 0; cut < sizeof(data); cut++) {
+		struct coord_bytes part = exact(data, cut);
+		assert_int_equal(file_request_decode(part, &got), -EBADMSG);
+		free((char *)part.data);
+	}
+	for (size_t at = 0; at < sizeof(data); at++) {
+		char old = data[at];
+		data[at] = 'x';
+		assert_int_equal(
+			file_request_decode((struct coord_bytes){data, sizeof(data)}, &got),
+			-EBADMSG);
+		data[at] = old;
+	}
+	memset(data + 33, 0, sizeof(data) - 33);
+	assert_int_equal(
+		file_request_decode((struct coord_bytes){data, sizeof(data)}, &got), -EBADMSG);
+}
+
 static void test_claim(void **state)
 {
 	char session[33];
@@ -276,6 +356,9 @@ int main(void)
 		cmocka_unit_test(test_raw_bad),
 		cmocka_unit_test(test_counter),
 		cmocka_unit_test(test_record),
+		cmocka_unit_test(test_sharer),
+		cmocka_unit_test(test_slot),
+		cmocka_unit_test(test_request),
 		cmocka_unit_test(test_claim),
 		cmocka_unit_test(test_names),
 	};

@@ -187,11 +187,54 @@ static void test_deadlock(void)
 	assert_int_equal(taker_lock(b, COORD_SHARED, flags, QUICK_MS), 0);
 	taker_ask(a, COORD_EXCLUSIVE, flags);
 	sim_run(SIM, 100);
+	assert_int_equal(taker_lock(b, COORD_EXCLUSIVE, COORD_LOCK_ATOMIC, QUICK_MS), -EAGAIN);
 	assert_int_equal(taker_lock(b, COORD_EXCLUSIVE, flags, QUICK_MS), -EDEADLK);
 	assert_true(taker_holds(b, COORD_SHARED));
 	taker_unlock(b);
 	assert_int_equal(taker_answer(a, QUICK_MS), 0);
 	unmake(2);
+}
+
+/* A downgrade reaches the other hosts, and each exclusive time has a token of its own. */
+static void test_downgrade(void)
+{
+	make(4);
+	struct taker *a = &takers[0], *b = &takers[1];
+	unsigned atomic = COORD_LOCK_ATOMIC;
+	uint64_t token = 0;
+	for (int round = 0; round < 3; round++) {
+		assert_int_equal(taker_lock(a, COORD_EXCLUSIVE, atomic | COORD_LOCK_WAIT, 2000), 0);
+		assert_true(coord_holding_token(a->holding) > token);
+		token = coord_holding_token(a->holding);
+		assert_int_equal(taker_lock(a, COORD_SHARED, atomic, QUICK_MS), 0);
+		assert_int_equal(taker_lock(b, COORD_SHARED, COORD_LOCK_WAIT, 2000), 0);
+		sim_run(SIM, 50);
+		assert_true(taker_holds(a, COORD_SHARED));
+		assert_true(coord_holding_token(b->holding) > token);
+		assert_int_equal(coord_holding_token(a->holding), coord_holding_token(b->holding));
+		token = coord_holding_token(b->holding);
+		taker_unlock(b);
+	}
+	unmake(4);
+}
+
+/* Sharers stand back for a writer elsewhere, and go on when it has given up. */
+static void test_gives_up(void)
+{
+	make(4);
+	struct taker *a = &takers[0], *writer = &takers[1], *more = &takers[2];
+	assert_int_equal(taker_lock(a, COORD_SHARED, 0, QUICK_MS), 0);
+	taker_ask(writer, COORD_EXCLUSIVE, COORD_LOCK_WAIT);
+	sim_run(SIM, 200);
+	taker_ask(more, COORD_SHARED, COORD_LOCK_WAIT);
+	sim_run(SIM, 200);
+	/* Where nothing is told, nobody stands back. */
+	if (fake_server_options(site.server)->can & COORD_CAN_NOTIFY)
+		assert_false(more->answered);
+	taker_cancel(writer, false);
+	assert_int_equal(taker_answer(more, 3000), 0);
+	assert_true(taker_holds(a, COORD_SHARED));
+	unmake(4);
 }
 
 /* flock(2): it lets go first, and a failed conversion leaves nothing held. */
@@ -428,6 +471,28 @@ static void test_leader(void)
 	assert_int_equal(client_group_delete(m0, "g"), 0);
 }
 
+/* Names that are only looked at are kept in memory and watched, but not without end. */
+static void many_looks(void **state)
+{
+	(void)state;
+	struct fake_options options = site_options();
+	site_open(&site, 1, &options, 1);
+	struct coord_lock_info info;
+	char name[32], owner[256];
+	struct client *client = &site.clients[0];
+	for (int i = 0; i < 11000; i++) {
+		snprintf(name, sizeof(name), "none-%d", i);
+		assert_int_equal(client_lock_look(client, COORD_LOCK, name, &info, owner), 0);
+		assert_false(info.held);
+	}
+	assert_true(fake_server_traces(site.server) < 10300);
+	assert_int_equal(
+		coord_lock_peek(client->coord, COORD_LOCK, coord_bytes_of(name), &info), 0);
+	assert_int_equal(
+		coord_lock_peek(client->coord, COORD_LOCK, COORD_BYTES("none-0"), &info), -EAGAIN);
+	assert_true(site_close(&site));
+}
+
 #define ALL(name, clients)                                                                         \
 	static void name##_##clients(void **state)                                                 \
 	{                                                                                          \
@@ -445,6 +510,9 @@ ALL(try, 1)
 ALL(try, 2)
 ALL(convert_atomic, 1)
 ALL(convert_atomic, 2)
+ALL(downgrade, 1)
+ALL(downgrade, 2)
+ALL(gives_up, 2)
 ALL(convert_flock, 1)
 ALL(convert_flock, 2)
 ALL(cancel, 1)
@@ -735,6 +803,9 @@ int main(void)
 		cmocka_unit_test(try_2),
 		cmocka_unit_test(convert_atomic_1),
 		cmocka_unit_test(convert_atomic_2),
+		cmocka_unit_test(downgrade_1),
+		cmocka_unit_test(downgrade_2),
+		cmocka_unit_test(gives_up_2),
 		cmocka_unit_test(convert_flock_1),
 		cmocka_unit_test(convert_flock_2),
 		cmocka_unit_test(cancel_1),
@@ -742,6 +813,7 @@ int main(void)
 		cmocka_unit_test(break_1),
 		cmocka_unit_test(break_2),
 		cmocka_unit_test(look_1),
+		cmocka_unit_test(many_looks),
 		cmocka_unit_test(look_2),
 		cmocka_unit_test(everyone_1),
 		cmocka_unit_test(everyone_3),

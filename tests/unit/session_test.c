@@ -288,6 +288,31 @@ static void stop_while_down(void **state)
 	assert_true(site_close(&site));
 }
 
+/* With the server's answer to come, and without any. */
+static void stop_while_opening(void **state)
+{
+	(void)state;
+	for (int silent = 0; silent < 2; silent++) {
+		struct fake_options options = site_options();
+		struct client *second = &site.clients[1];
+		struct coord_config *config;
+		site_open(&site, 1, &options, 2);
+		assert_true(client_close(second));
+		sim_pause(&site.server_host, silent);
+		assert_int_equal(fake_server_config(site.server, "m1", &config), 0);
+		assert_int_equal(client_start(second, &site.world, &site.hosts[1].loop, config), 0);
+		coord_stop(second->coord);
+		assert_true(world_flag(&site.world, &second->stopped, 11000));
+		assert_int_equal(second->stops, 1);
+		assert_int_equal(second->readies, 0);
+		coord_free(second->coord);
+		second->coord = NULL;
+		sim_pause(&site.server_host, false);
+		sim_run(SIM, 20000);
+		assert_true(site_close(&site));
+	}
+}
+
 /* Opens a second mount with the first one's id, as a process whose identity differs as told. */
 static int second(void (*differ)(struct coord_identity *))
 {
@@ -387,6 +412,7 @@ int main(void)
 		cmocka_unit_test(unreachable),
 		cmocka_unit_test(silent),
 		cmocka_unit_test(stop_while_down),
+		cmocka_unit_test(stop_while_opening),
 		cmocka_unit_test(claim_here),
 		cmocka_unit_test(claim_elsewhere),
 		cmocka_unit_test(claim_elsewhere_dies),
