@@ -59,6 +59,7 @@ struct redis_conn {
 	struct redis_reader_limits limits;
 	size_t pending; /* bytes read since the last whole reply */
 	bool spoke; /* one whole reply came */
+	bool heard; /* something of a long reply came since the timer was started */
 	bool bare; /* AUTH without the user's name is tried */
 	struct redis_cmd login;
 };
@@ -399,6 +400,7 @@ static void on_received(void *user, const char *data, size_t len)
 		conn_reply(self, reply);
 		freeReplyObject(reply);
 	}
+	self->heard = self->pending > 0;
 	conn_leave(self);
 }
 
@@ -550,6 +552,21 @@ static void conn_begin(struct coord_task *task)
 
 /* ---- time ---- */
 
+/* The oldest command has waited long enough, unless its answer is just coming in. */
+static void check_answers(struct redis_conn *self)
+{
+	if (self->state != OPEN || self->first == self->written)
+		return;
+	uint64_t now = coord_now_ms(self->loop);
+	uint64_t begin = self->heard ? now : slot_of(self, self->first)->sent_ms;
+	self->heard = false;
+	if (begin + self->endpoint.timeout_ms > now)
+		coord_timer_start(self->loop, &self->timer, begin + self->endpoint.timeout_ms);
+	else
+		conn_break(self, -ETIMEDOUT, "no answer for %.3g s",
+			(double)self->endpoint.timeout_ms / 1000);
+}
+
 static void conn_time(struct coord_timer *timer)
 {
 	struct redis_conn *self = coord_container(timer, struct redis_conn, timer);
@@ -558,16 +575,7 @@ static void conn_time(struct coord_timer *timer)
 		/* After a pause of this process the answer may lie in the socket. */
 		if (self->first < self->written)
 			stream_read_now(self->stream);
-		uint64_t now = coord_now_ms(self->loop);
-		uint64_t due =
-			self->state == OPEN && self->first < self->written
-				? slot_of(self, self->first)->sent_ms + self->endpoint.timeout_ms
-				: UINT64_MAX;
-		if (due <= now)
-			conn_break(self, -ETIMEDOUT, "no answer for %.3g s",
-				(double)self->endpoint.timeout_ms / 1000);
-		else if (due != UINT64_MAX)
-			coord_timer_start(self->loop, &self->timer, due);
+		check_answers(self);
 	} else if (self->state == RESOLVING) {
 		conn_break(self, -ETIMEDOUT, "the name server does not answer");
 	} else {

@@ -135,7 +135,7 @@ static int read_server(
 				"redis: the path '%s' of the URL has no effect; db= selects the "
 				"database",
 				path);
-		if (strchr(url->host ? url->host : "", ','))
+		if (strchr(url->netloc ? url->netloc : "", ','))
 			return refuse(ret_error,
 				"redis takes one host; more sentinels go into sentinel_fallback=");
 		server->host = strdup(text_or_null(url->host) ? url->host : "localhost");
