@@ -681,6 +681,81 @@ static bool often_down(struct site *site)
 	return site->downs >= 40;
 }
 
+/* A server of before redis 6: no users, no HELLO, no tracking. */
+static const char *old_answer(char *const *words, int n)
+{
+	static const char info[] = "$33\r\nredis_version:5.0.14\r\nrole:master\r\n";
+	if (strcmp(words[0], "AUTH") == 0 && n == 3)
+		return "-ERR wrong number of arguments for 'auth' command\r\n";
+	if (strcmp(words[0], "AUTH") == 0)
+		return strcmp(words[1], "pw") == 0 ? "+OK\r\n" : "-ERR invalid password\r\n";
+	if (strcmp(words[0], "INFO") == 0)
+		return info;
+	if (strcmp(words[0], "SCRIPT") == 0)
+		return "$3\r\nsha\r\n";
+	if (strcmp(words[0], "EVALSHA") == 0)
+		return "-NOSCRIPT No matching script.\r\n";
+	if (strcmp(words[0], "EVAL") == 0 || strcmp(words[0], "PING") == 0)
+		return "+OK\r\n";
+	if (strcmp(words[0], "CLIENT") == 0 && strcmp(words[1], "SETNAME") == 0)
+		return "+OK\r\n";
+	return "-ERR unknown command\r\n";
+}
+
+static void serve_old_client(int fd)
+{
+	FILE *in = fdopen(fd, "r");
+	int n;
+	while (fscanf(in, "*%d\r\n", &n) == 1 && n > 0 && n < 8) {
+		char texts[8][512], *words[8];
+		for (int i = 0; i < n; i++) {
+			size_t len;
+			words[i] = texts[i];
+			if (fscanf(in, "$%zu\r\n", &len) != 1 || len > 500 ||
+				fread(texts[i], 1, len + 2, in) != len + 2)
+				_exit(1);
+			texts[i][len] = '\0';
+		}
+		const char *text = old_answer(words, n);
+		if (send(fd, text, strlen(text), MSG_NOSIGNAL) < 0)
+			break;
+	}
+	_exit(0);
+}
+
+static void serve_old(int listener)
+{
+	signal(SIGCHLD, SIG_IGN);
+	for (;;) {
+		int fd = accept(listener, NULL, NULL);
+		if (fork() == 0)
+			serve_old_client(fd);
+		close(fd);
+	}
+}
+
+static void old_server(void **state)
+{
+	struct site site;
+	struct call call;
+	int listener = listen_tcp(&port);
+	pid_t pid = child_start(serve_old, listener);
+	site_open(&site, "redis://user:pw@127.0.0.1:%u?timeout=3", port);
+	assert_true(run(&site, is_up));
+	assert_false(redis_link_tracks(site.link));
+	assert_int_equal(redis_link_version(site.link), 50014);
+	assert_string_equal(redis_link_run_id(site.link), "");
+	run_script(&call, &site, "k", "v");
+	wait_done(&call, &site);
+	assert_int_equal(call.type, REDIS_REPLY_STATUS);
+	run_for(&site, never, 2000); /* it answers the health checks */
+	assert_int_equal(site.downs, 0);
+	site_close(&site);
+	check_down("redis://user:wrong@127.0.0.1:%u", -EACCES, "wrong user or password");
+	program_stop(pid, SIGKILL);
+	close(listener);
+}
+
 static void random_answers(void **state)
 {
 	struct site site;
@@ -938,6 +1013,7 @@ int main(void)
 		cmocka_unit_test_teardown(databases, stop_server),
 		cmocka_unit_test_teardown(replica, stop_server),
 		cmocka_unit_test_teardown(strangers, stop_server),
+		cmocka_unit_test_teardown(old_server, stop_server),
 		cmocka_unit_test_teardown(random_answers, stop_server),
 		cmocka_unit_test_teardown(killed, stop_server),
 		cmocka_unit_test_teardown(hung, stop_server),
