@@ -10,7 +10,7 @@
 
 enum { DEATH_MIN_MS = 1000 };
 
-/* What beats, or sessions, begin with. */
+/* The list of groups, and what beats, or sessions, begin with. */
 static struct coord_bytes prefix(struct redis_call *call, enum redis_key kind)
 {
 	return redis_op_key(call->rs, call->op, kind, COORD_BYTES(""));
@@ -58,7 +58,7 @@ void redis_group_create(struct coord_session *session, struct coord_op *op)
 	if (!call)
 		return;
 	redis_arg_key(&args, key(call, REDIS_KEY_GROUP));
-	redis_arg(&args, key(call, REDIS_KEY_GROUPS));
+	redis_arg(&args, prefix(call, REDIS_KEY_GROUPS));
 	redis_arg(&args, key(call, REDIS_KEY_OWNERS));
 	redis_arg(&args, op->key.name);
 	group_run(call, REDIS_TRACKED, REDIS_SCRIPT_GROUP_CREATE, &args);
@@ -71,7 +71,7 @@ void redis_group_delete(struct coord_session *session, struct coord_op *op)
 	if (!call)
 		return;
 	redis_arg_key(&args, key(call, REDIS_KEY_GROUP));
-	redis_arg(&args, key(call, REDIS_KEY_GROUPS));
+	redis_arg(&args, prefix(call, REDIS_KEY_GROUPS));
 	redis_arg(&args, key(call, REDIS_KEY_OWNERS));
 	redis_arg(&args, op->key.name);
 	redis_arg(&args, prefix(call, REDIS_KEY_BEAT));
@@ -104,7 +104,7 @@ void redis_group_list(struct coord_session *session, struct coord_op *op)
 	struct redis_args args = {0};
 	struct redis_call *call = redis_call_of(coord_session_data(session), op, list_answer);
 	redis_arg_text(&args, "SMEMBERS");
-	redis_arg(&args, key(call, REDIS_KEY_GROUPS));
+	redis_arg(&args, prefix(call, REDIS_KEY_GROUPS));
 	if (!args.bad) {
 		redis_call_send(call, REDIS_PLAIN, &args);
 		return;
