@@ -12,13 +12,11 @@
 #include "drivers/common/stream.h"
 
 #include <assert.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stdio.h>
-#include <sys/un.h>
 #include <uv.h>
 
 #include "coord/loop_uv.h"
+#include "drivers/common/address.h"
 #include "drivers/common/buffer.h"
 #include "drivers/common/tls.h"
 
@@ -26,7 +24,6 @@ enum {
 	READ_MAX = 64 * 1024,
 	QUEUE_MAX = 32 * 1024 * 1024,
 	RECORD_MAX = 16 * 1024, /* of TLS */
-	ADDRESSES_MAX = 16,
 };
 
 enum stream_state { CONNECTING, HANDSHAKE, OPEN, BROKEN, CLOSED };
@@ -39,11 +36,6 @@ struct watched {
 	int events; /* watched at present */
 };
 
-struct address {
-	struct sockaddr_storage name;
-	socklen_t len;
-};
-
 struct stream {
 	struct coord_loop *loop;
 	const struct stream_hooks *hooks;
@@ -51,7 +43,7 @@ struct stream {
 	enum stream_state state;
 	unsigned depth; /* callbacks on the stack */
 	struct watched *socket;
-	struct address *addresses;
+	struct stream_address *addresses;
 	size_t addresses_len, at; /* at: the one in use */
 	struct coord_timer timer; /* of the present address, then of the handshake */
 	uint64_t deadline_ms; /* for being open */
@@ -369,7 +361,7 @@ static int watch_socket(struct stream *self, int fd)
 	return 0;
 }
 
-static int connect_address(struct stream *self, const struct address *address)
+static int connect_address(struct stream *self, const struct stream_address *address)
 {
 	int fd = socket(address->name.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (fd < 0)
@@ -384,52 +376,9 @@ static int connect_address(struct stream *self, const struct address *address)
 	return r;
 }
 
-/* Without a listener, a connection to a local port may meet itself. */
-static bool met_itself(int fd)
-{
-	struct sockaddr_storage here = {0}, there = {0};
-	socklen_t here_len = sizeof(here), there_len = sizeof(there);
-	if (getsockname(fd, (struct sockaddr *)&here, &here_len) < 0 ||
-		getpeername(fd, (struct sockaddr *)&there, &there_len) < 0)
-		return false;
-	return here.ss_family != AF_UNIX && here_len == there_len &&
-	       memcmp(&here, &there, here_len) == 0;
-}
-
-static int connect_result(int fd)
-{
-	int error = 0;
-	socklen_t len = sizeof(error);
-	if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &len) < 0)
-		return -errno;
-	if (error)
-		return -error;
-	return met_itself(fd) ? -ECONNREFUSED : 0;
-}
-
-/* Best effort: without these a dead peer is found by the owner's time limits alone. */
-static void set_options(struct stream *self)
-{
-	int fd = self->socket->fd, yes = 1, seconds;
-	unsigned timeout = self->timeout_ms < INT_MAX ? (unsigned)self->timeout_ms : 0;
-	if (self->addresses[self->at].name.ss_family == AF_UNIX)
-		return;
-	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof(yes));
-	if (timeout)
-		setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout, sizeof(timeout));
-	if (!self->keepalive)
-		return;
-	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &yes, sizeof(yes));
-	seconds = timeout >= 2000 ? (int)(timeout / 1000 / 2) : 1;
-	if (!timeout || seconds > 60)
-		seconds = 60;
-	setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &seconds, sizeof(seconds));
-	setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &seconds, sizeof(seconds));
-}
-
 static void on_connected(struct stream *self)
 {
-	int r = connect_result(self->socket->fd);
+	int r = stream_connect_result(self->socket->fd);
 	if (r < 0) {
 		socket_close(self);
 		self->failure = r;
@@ -438,7 +387,8 @@ static void on_connected(struct stream *self)
 		return;
 	}
 	self->failure = 0;
-	set_options(self);
+	if (self->addresses[self->at].name.ss_family != AF_UNIX)
+		stream_set_options(self->socket->fd, self->timeout_ms, self->keepalive);
 	if (self->tls.ssl) {
 		self->state = HANDSHAKE;
 		coord_timer_start(self->loop, &self->timer, self->deadline_ms);
@@ -502,7 +452,7 @@ static void on_trouble(struct stream *self)
 		;
 	if (self->state != OPEN && self->state != HANDSHAKE)
 		return;
-	int r = connect_result(self->socket->fd);
+	int r = stream_connect_result(self->socket->fd);
 	stream_break_errno(self, r < 0 ? -r : EPIPE);
 }
 
@@ -545,40 +495,6 @@ static void on_ready(uv_poll_t *poll, int status, int events)
 
 /* ---- life ---- */
 
-static int copy_path(struct stream *self, const char *path)
-{
-	self->addresses = calloc(1, sizeof(*self->addresses));
-	if (!self->addresses)
-		return -ENOMEM;
-	struct sockaddr_un *name = (struct sockaddr_un *)&self->addresses[0].name;
-	if (strlen(path) >= sizeof(name->sun_path)) {
-		self->failure = -ENAMETOOLONG;
-		return 0;
-	}
-	name->sun_family = AF_UNIX;
-	memcpy(name->sun_path, path, strlen(path) + 1);
-	self->addresses[0].len = sizeof(*name);
-	self->addresses_len = 1;
-	return 0;
-}
-
-static int copy_addresses(struct stream *self, const struct addrinfo *list)
-{
-	self->addresses = calloc(ADDRESSES_MAX, sizeof(*self->addresses));
-	if (!self->addresses)
-		return -ENOMEM;
-	self->failure = -EADDRNOTAVAIL;
-	for (; list && self->addresses_len < ADDRESSES_MAX; list = list->ai_next) {
-		struct address *address = &self->addresses[self->addresses_len];
-		if (list->ai_addrlen > sizeof(address->name))
-			continue;
-		memcpy(&address->name, list->ai_addr, list->ai_addrlen);
-		address->len = list->ai_addrlen;
-		self->addresses_len++;
-	}
-	return 0;
-}
-
 int stream_open(struct coord_loop *loop, const struct stream_target *target,
 	const struct stream_hooks *hooks, void *user, struct stream **ret)
 {
@@ -598,8 +514,12 @@ int stream_open(struct coord_loop *loop, const struct stream_target *target,
 	};
 	int r = self->label ? 0 : -ENOMEM;
 	if (r == 0)
-		r = target->path ? copy_path(self, target->path)
-				 : copy_addresses(self, target->addresses);
+		r = stream_copy_addresses(target, &self->addresses, &self->addresses_len);
+	/* What cannot be an address is told as the failure of the first attempt. */
+	if (r == -ENAMETOOLONG || r == -EADDRNOTAVAIL) {
+		self->failure = r;
+		r = 0;
+	}
 	if (r == 0 && target->tls)
 		r = tls_init(&self->tls, target->tls, target->server_name);
 	if (r < 0) {
