@@ -453,7 +453,7 @@ static void large(void **state)
 	char *value = malloc(LEN);
 	memset(value, 'v', LEN);
 	server_with(NULL, NULL, NULL, NULL);
-	site_open(&site, "redis://127.0.0.1:%u", port);
+	site_open(&site, "redis://127.0.0.1:%u?socket_timeout=25", port);
 	assert_true(run(&site, is_up));
 	const char *argv[] = {"SET", "large", value};
 	size_t lens[] = {3, 5, LEN};
@@ -877,6 +877,36 @@ static void unix_socket(void **state)
 
 /* ---- TLS ---- */
 
+/* A sentinel with TLS for the server with TLS at the port. */
+static void check_tls_sentinel(uint16_t master_port)
+{
+	struct site site;
+	char text[2048], files[1024];
+	uint16_t at = free_port();
+	snprintf(text, sizeof(text),
+		"port 0\ntls-port %u\nbind 127.0.0.1\ndir %s\ntls-replication yes\n"
+		"tls-cert-file %s/good.pem\ntls-key-file %s/good.key\n"
+		"tls-ca-cert-file %s/good-ca.pem\nsentinel monitor main 127.0.0.1 %u 1\n",
+		at, dir, dir, dir, dir, master_port);
+	write_text(in_dir(dir, "tls-sentinel.conf"), text);
+	const char *const argv[] = {
+		"redis-server", in_dir(dir, "tls-sentinel.conf"), "--sentinel", NULL};
+	pid_t pid = program_start(in_dir(dir, "sentinel.log"), argv);
+	assert_true(wait_listening(at));
+	snprintf(files, sizeof(files),
+		"ssl_ca_certs=%s/good-ca.pem&ssl_certfile=%s/good.pem&ssl_keyfile=%s/good.key", dir,
+		dir, dir);
+	site_open(&site, "redis://127.0.0.1:%u?sentinel=main&ssl=1&sentinel_ssl=1&%s", at, files);
+	assert_true(run(&site, is_up));
+	assert_int_equal(site.downs, 0);
+	site_close(&site);
+	site_open(&site, "redis://127.0.0.1:%u?sentinel=main&ssl=1&%s", at, files);
+	assert_true(run(&site, went_down)); /* the sentinel wants TLS */
+	assert_non_null(strstr(site.text, "sentinel 127.0.0.1"));
+	site_close(&site);
+	program_stop(pid, SIGKILL);
+}
+
 static void with_tls(void **state)
 {
 	char url[512], tls_port[8];
@@ -898,6 +928,7 @@ static void with_tls(void **state)
 		"&ssl_keyfile=%s/good.key",
 		dir, dir, dir);
 	check_up(url);
+	check_tls_sentinel(port);
 	snprintf(url, sizeof(url), "redis://127.0.0.1:%%u?ssl=1&ssl_ca_certs=%s/other-ca.pem", dir);
 	check_down(url, -EACCES, "certificate was refused");
 	snprintf(url, sizeof(url), "redis://127.0.0.1:%%u?ssl=1&ssl_ca_certs=%s/good-ca.pem", dir);
