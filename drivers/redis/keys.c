@@ -20,6 +20,7 @@ static const struct format {
 	[REDIS_KEY_BEATERS] = {":toozfs:beats:", ""},
 	[REDIS_KEY_CLAIM] = {":toozfs:member:", ""},
 	[REDIS_KEY_SESSION] = {":toozfs:session:", ""},
+	[REDIS_KEY_TELL] = {":toozfs:tell:", ""},
 };
 
 int redis_keys_init(struct redis_keys *keys, const char *ns, enum redis_dialect dialect)

@@ -36,6 +36,7 @@ enum redis_key {
 	REDIS_KEY_BEATERS, /* of a member id: set of the sessions that keep its beat */
 	REDIS_KEY_CLAIM, /* of a member id: whose it is */
 	REDIS_KEY_SESSION, /* of a session: exists while it lives */
+	REDIS_KEY_TELL, /* of a session: written in order to tell it that a member of its was removed */
 };
 
 struct redis_keys {

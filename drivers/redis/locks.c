@@ -243,7 +243,8 @@ static void busy(struct redis_call *call, const struct redis_state *state, enum 
 		return;
 	uint64_t print = redis_state_print(state);
 	bool known = item->watched, changed = item->print != print;
-	item->slow = known && !changed;
+	/* Told for nothing: the holder renews. */
+	item->slow = !changed && (item->slow || item->told);
 	if (known && changed && !item->told)
 		redis_item_seen(item, print);
 	item->print = print;

@@ -287,6 +287,7 @@ void redis_member_leave(struct coord_session *session, struct coord_op *op)
 		refuse(call, -ENOMEM);
 	} else {
 		redis_arg_text(&args, beat && beat->uses == 1 ? "l" : "");
+		redis_arg(&args, key(call, REDIS_KEY_TELL, COORD_BYTES("")));
 		redis_call_run(call, REDIS_TRACKED, REDIS_SCRIPT_LEAVE, &args);
 	}
 }

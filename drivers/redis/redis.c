@@ -98,6 +98,21 @@ int redis_status(int status)
 
 /* ---- Calls ---- */
 
+void *redis_piece_new(struct redis_session *rs, size_t size)
+{
+	struct redis_piece *piece = calloc(1, size);
+	if (piece)
+		coord_list_add(&rs->batches, &piece->link);
+	return piece;
+}
+
+void redis_piece_free(void *memory)
+{
+	struct redis_piece *piece = memory;
+	coord_list_remove(&piece->link);
+	free(piece);
+}
+
 struct redis_call *redis_call_of(struct redis_session *rs, struct coord_op *op,
 	int (*answer)(struct redis_call *, const redisReply *, int status))
 {
@@ -177,6 +192,8 @@ void redis_call_send(struct redis_call *call, enum redis_lane lane, const struct
 
 /* ---- Opening ---- */
 
+static void tell_watch(struct redis_session *rs);
+
 static void open_end(struct redis_session *rs, int status)
 {
 	struct coord_op *op = rs->opening;
@@ -186,13 +203,12 @@ static void open_end(struct redis_session *rs, int status)
 			rs->down_text[0] ? rs->down_text : strerror(-status));
 	if (status) {
 		redis_link_close(rs->link);
-		rs->was_up = false;
 	} else {
 		coord_session_set_id(rs->session, rs->id);
 		op->ttl_ms = rs->ttl_ms;
-		rs->was_up = true;
 		if (!redis_link_tracks(rs->link))
 			coord_session_narrow(rs->session, COORD_CAN_NOTIFY);
+		tell_watch(rs);
 	}
 	coord_op_fail(op, status);
 }
@@ -271,6 +287,7 @@ static void link_up(void *user)
 		open_end(rs, 0);
 	} else {
 		coord_session_event(rs->session, rs->epoch, COORD_EVENT_CONNECTED);
+		tell_watch(rs);
 	}
 	redis_items_stale(rs);
 }
@@ -291,7 +308,10 @@ static void link_down(void *user, int status, const char *text)
 
 static void link_invalidated(void *user, struct coord_bytes key)
 {
-	redis_invalidated(user, key);
+	struct redis_session *rs = user;
+	if (!key.data || coord_bytes_equal(key, rs->tell))
+		tell_watch(rs);
+	redis_invalidated(rs, key);
 }
 
 static const struct redis_link_hooks hooks = {
@@ -341,7 +361,6 @@ static int close_answer(struct redis_call *call, const redisReply *reply, int r)
 	struct redis_session *rs = call->rs;
 	(void)reply;
 	rs->closing = NULL;
-	rs->was_up = false;
 	redis_link_close(rs->link);
 	return r;
 }
@@ -364,7 +383,6 @@ static void redis_close(struct coord_session *session, struct coord_op *op)
 	redis_beats_adopted_done(rs);
 	claim_args(rs, op, &args);
 	if (!redis_link_is_up(rs->link) || !cmds || args.bad) {
-		rs->was_up = false;
 		redis_link_close(rs->link);
 		op->sent = COORD_SENT_NO;
 		coord_op_fail(op, -EHOSTDOWN);
@@ -379,6 +397,7 @@ static void redis_close(struct coord_session *session, struct coord_op *op)
 /* ---- Keeping alive ---- */
 
 struct part {
+	struct redis_piece piece;
 	struct redis_cmd cmd;
 	struct renewal *renewal;
 	unsigned len;
@@ -386,9 +405,11 @@ struct part {
 };
 
 struct renewal {
-	struct coord_op *op;
+	struct redis_piece piece;
+	struct coord_op *op; /* NULL: nobody asked */
 	struct redis_session *rs;
-	struct part *parts[3]; /* being filled: locks, members, beats */
+	uint64_t sent_ms;
+	enum coord_sent how;
 	size_t sent, answered;
 	int status;
 	bool complete; /* all were sent */
@@ -399,8 +420,14 @@ static void renewal_end(struct renewal *renewal)
 	struct coord_op *op = renewal->op;
 	if (!renewal->complete || renewal->answered < renewal->sent)
 		return;
-	op->ttl_ms = renewal->rs->ttl_ms;
-	coord_op_fail(op, renewal->status);
+	if (op) {
+		op->ttl_ms = renewal->rs->ttl_ms;
+		op->sent = renewal->how;
+		if (renewal->sent_ms != UINT64_MAX)
+			op->sent_ms = renewal->sent_ms;
+		coord_op_fail(op, renewal->status);
+	}
+	redis_piece_free(renewal);
 }
 
 /* Each of the part is alive, or gone. */
@@ -429,23 +456,23 @@ static void part_reply(
 {
 	struct part *part = coord_container(cmd, struct part, cmd);
 	struct renewal *renewal = part->renewal;
-	struct coord_op *op = renewal->op;
 	int r = status ? redis_status(status) : redis_code_errno(reply);
-	if (!status && cmd->sent_ms < op->sent_ms)
-		op->sent_ms = cmd->sent_ms;
+	if (!status && cmd->sent_ms < renewal->sent_ms)
+		renewal->sent_ms = cmd->sent_ms;
 	if (r == 0)
 		r = part_told(part, reply);
 	if (status && renewal->status == 0)
-		op->sent = sent;
+		renewal->how = sent;
 	if (r == -ESTALE || (r && !renewal->status))
 		renewal->status = r;
 	renewal->answered++;
+	redis_piece_free(part);
 	renewal_end(renewal);
 }
 
 static struct part *part_new(struct renewal *renewal)
 {
-	struct part *part = coord_op_alloc(renewal->op, sizeof(*part));
+	struct part *part = redis_piece_new(renewal->rs, sizeof(*part));
 	if (!part) {
 		renewal->status = -ENOMEM;
 		return NULL;
@@ -567,6 +594,7 @@ static void renew_claim(struct renewal *renewal)
 	redis_arg_number(&args, rs->ttl_ms);
 	if (args.bad) {
 		renewal->status = -ENOMEM;
+		redis_piece_free(part);
 		return;
 	}
 	/* Who only observes has no claim: that the server answers is enough. */
@@ -574,24 +602,68 @@ static void renew_claim(struct renewal *renewal)
 		part, rs->config->read_only ? REDIS_SCRIPT_RENEW_BEATS : REDIS_SCRIPT_ALIVE, &args);
 }
 
+static struct renewal *renewal_new(struct redis_session *rs, struct coord_op *op)
+{
+	struct renewal *renewal = redis_piece_new(rs, sizeof(*renewal));
+	if (!renewal)
+		return NULL;
+	renewal->rs = rs;
+	renewal->op = op;
+	renewal->sent_ms = UINT64_MAX;
+	renewal->how = COORD_SENT_ANSWERED;
+	return renewal;
+}
+
 static void redis_renew(struct coord_session *session, struct coord_op *op)
 {
-	struct redis_session *rs = coord_session_data(session);
-	struct renewal *renewal = coord_op_alloc(op, sizeof(*renewal));
+	struct renewal *renewal = renewal_new(coord_session_data(session), op);
 	if (!renewal) {
 		coord_op_fail(op, -ENOMEM);
 		return;
 	}
-	renewal->op = op;
-	renewal->rs = rs;
-	op->sent_ms = UINT64_MAX;
 	renew_claim(renewal);
 	renew_locks(renewal);
 	renew_members(renewal);
 	renew_beats(renewal);
 	renewal->complete = true;
-	if (!renewal->sent)
+	renewal_end(renewal);
+}
+
+/* ---- Members that others removed ---- */
+
+/* What was sent before tells us of what comes after: now look at what came before. */
+static void tell_reply(
+	struct redis_cmd *cmd, int status, enum coord_sent sent, const redisReply *reply)
+{
+	(void)sent;
+	(void)reply;
+	struct redis_session *rs = coord_container(cmd, struct redis_session, tell_cmd);
+	rs->tell_flies = false;
+	struct renewal *renewal = status || rs->closing ? NULL : renewal_new(rs, NULL);
+	if (status)
+		return;
+	if (renewal) {
+		renew_members(renewal);
+		renewal->complete = true;
 		renewal_end(renewal);
+	}
+	if (rs->tell_again)
+		tell_watch(rs);
+}
+
+/* Has the server tell us when somebody writes our key. */
+static void tell_watch(struct redis_session *rs)
+{
+	const char *argv[2] = {"GET", rs->tell.data};
+	size_t lens[2] = {3, rs->tell.len};
+	if (!redis_link_is_up(rs->link) || !redis_link_tracks(rs->link))
+		return;
+	rs->tell_again = rs->tell_flies;
+	if (rs->tell_flies)
+		return;
+	rs->tell_flies = true;
+	rs->tell_cmd = (struct redis_cmd){.fn = tell_reply};
+	redis_send(rs->link, REDIS_TRACKED, &rs->tell_cmd, 2, argv, lens);
 }
 
 /* ---- The session ---- */
@@ -619,6 +691,12 @@ static int redis_configure(
 	r = redis_keys_init(&rs->keys, rs->options.name_space, rs->options.dialect);
 	if (r)
 		return r;
+	char tell[REDIS_KEY_MAX];
+	rs->tell.len = redis_key(&rs->keys, REDIS_KEY_TELL, coord_bytes_of(rs->id), tell);
+	rs->tell.data = malloc(rs->tell.len);
+	if (!rs->tell.data)
+		return -ENOMEM;
+	memcpy((char *)rs->tell.data, tell, rs->tell.len);
 	redis_scripts_prepare(rs->scripts);
 	return redis_link_new(rs->loop, &rs->options, rs->scripts, REDIS_SCRIPTS, &hooks, rs,
 		&rs->link, ret_error);
@@ -637,6 +715,7 @@ static void redis_session_free(struct coord_session *session)
 	redis_beats_done(rs);
 	coord_table_done(&rs->owners);
 	redis_keys_done(&rs->keys);
+	free((char *)rs->tell.data);
 	redis_options_done(&rs->options);
 	rs->session = NULL;
 }

@@ -45,15 +45,16 @@ struct redis_session {
 		     1]; /* whose claim open told of; that one may be replaced */
 	uint32_t epoch;
 	uint64_t ttl_ms; /* the shorter of the leases */
-	bool was_up; /* in this epoch */
 	struct coord_op *opening, *closing;
-	struct coord_timer limit; /* of opening or closing */
-	int down_status; /* why it is not up, and in words */
-	char down_text[160];
+	char down_text[160]; /* why it is not up */
+	struct coord_bytes
+		tell; /* the key that others write when they remove a member of ours; owned */
+	struct redis_cmd tell_cmd;
+	bool tell_flies, tell_again; /* it is being read; a notice came while it was read */
 	struct coord_table items, tracked; /* by name; by key of redis */
 	struct coord_list stale; /* items to be read again */
 	struct coord_task look;
-	struct coord_list batches;
+	struct coord_list batches; /* struct redis_piece: what is in flight for nobody's op */
 	struct coord_list holds;
 	struct coord_table owners; /* the same, by owner value */
 	struct coord_table beats;
@@ -95,6 +96,14 @@ void redis_run(struct redis_session *, enum redis_lane, struct redis_cmd *, enum
 	const struct redis_args *);
 
 /* ---- Calls ---- */
+
+/* What begins the memory of commands that belong to no op, for the end of the session. */
+struct redis_piece {
+	struct coord_list link;
+};
+/* Zeroed memory that begins with a redis_piece; NULL: none. */
+void *redis_piece_new(struct redis_session *, size_t size);
+void redis_piece_free(void *piece);
 
 struct redis_item;
 struct redis_hold;

@@ -472,9 +472,15 @@ static const char update_body[] = CLOCK BEAT OURS
 	"if ARGV[4] == '' then beat(ARGV[6], ARGV[7], tonumber(ARGV[5]), ARGV[8]) end\n"
 	"return {0}\n";
 
-/* KEYS: group. ARGV: owners, member, nothing, owner or nothing, nothing, beat, beaters, session, last. */
+/* KEYS: group. ARGV: owners, member, nothing, owner or nothing, nothing, beat, beaters, session, last, what the
+ * keys begin with that tell a session that a member of its was removed. */
 static const char leave_body[] =
 	OURS "redis.call('HDEL', KEYS[1], ARGV[2])\n"
+	     "if rec and ARGV[4] == '' then\n"
+	     "  local tell = ARGV[10] .. string.sub(rec, 1, 16)\n"
+	     "  redis.pcall('SET', tell, '1', 'PX', '1000')\n"
+	     "  redis.call('DEL', tell)\n"
+	     "end\n"
 	     "redis.call('HDEL', ARGV[1], ARGV[2])\n"
 	     "if ARGV[9] ~= '' then\n"
 	     "  redis.call('SREM', ARGV[7], ARGV[8])\n"

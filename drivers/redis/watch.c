@@ -283,7 +283,7 @@ static void item_look(struct redis_item *item)
 
 /* Items that are only held, read by one MGET. */
 struct batch {
-	struct coord_list link;
+	struct redis_piece piece;
 	struct redis_session *rs;
 	struct redis_cmd cmd;
 	unsigned len;
@@ -305,7 +305,6 @@ static void batch_reply(
 	(void)sent;
 	struct batch *batch = coord_container(cmd, struct batch, cmd);
 	size_t keys = 0, at = 0;
-	coord_list_remove(&batch->link);
 	for (unsigned i = 0; i < batch->len; i++)
 		keys += batch->items[i]->keys_len;
 	bool ok = !status && reply->type == REDIS_REPLY_ARRAY && reply->elements == keys;
@@ -314,7 +313,7 @@ static void batch_reply(
 			batch_item(reply, &at, batch->items[i]);
 		redis_item_landed(batch->items[i], ok);
 	}
-	free(batch);
+	redis_piece_free(batch);
 }
 
 static void batch_send(struct batch *batch)
@@ -338,11 +337,10 @@ static void batch_send(struct batch *batch)
 static bool batch_add(struct redis_session *rs, struct batch **batch, struct redis_item *item)
 {
 	if (!*batch) {
-		*batch = calloc(1, sizeof(**batch));
+		*batch = redis_piece_new(rs, sizeof(**batch));
 		if (!*batch)
 			return false;
 		(*batch)->rs = rs;
-		coord_list_add(&rs->batches, &(*batch)->link);
 	}
 	(*batch)->items[(*batch)->len++] = item;
 	redis_item_flies(item);
@@ -382,8 +380,7 @@ void redis_watch_look(struct coord_task *task)
 /* ---- The end ---- */
 
 struct unmark {
-	struct coord_list link; /* as a batch's: the first two members are the same */
-	struct redis_session *rs;
+	struct redis_piece piece;
 	struct redis_cmd cmd;
 };
 
@@ -394,8 +391,7 @@ static void unmark_reply(
 	(void)sent;
 	(void)reply;
 	struct unmark *unmark = coord_container(cmd, struct unmark, cmd);
-	coord_list_remove(&unmark->link);
-	free(unmark);
+	redis_piece_free(unmark);
 }
 
 /* Nobody here waits for it any more: the mark would keep others back for a moment. */
@@ -405,12 +401,11 @@ static void item_unmark(struct redis_item *item)
 	struct redis_args args = {0};
 	item->waits = COORD_NONE;
 	item->waiting = false;
-	struct unmark *unmark = redis_link_is_up(rs->link) ? calloc(1, sizeof(*unmark)) : NULL;
+	struct unmark *unmark =
+		redis_link_is_up(rs->link) ? redis_piece_new(rs, sizeof(*unmark)) : NULL;
 	if (!unmark)
 		return;
-	unmark->rs = rs;
 	unmark->cmd.fn = unmark_reply;
-	coord_list_add(&rs->batches, &unmark->link);
 	redis_arg(&args, redis_item_key(item, item->lock_keys));
 	redis_arg_text(&args, rs->id);
 	redis_run(rs, REDIS_TRACKED, &unmark->cmd, REDIS_SCRIPT_UNMARK, &args);
@@ -436,11 +431,8 @@ void redis_unwatch(struct coord_session *session, struct coord_key key)
 
 void redis_items_done(struct redis_session *rs)
 {
-	while (!coord_list_empty(&rs->batches)) {
-		struct batch *batch = coord_container(rs->batches.next, struct batch, link);
-		coord_list_remove(&batch->link);
-		free(batch);
-	}
+	while (!coord_list_empty(&rs->batches))
+		redis_piece_free(coord_container(rs->batches.next, struct redis_piece, link));
 	for (struct coord_node *node; (node = coord_table_next(&rs->items, NULL));)
 		item_free((struct redis_item *)node);
 	coord_table_done(&rs->items);

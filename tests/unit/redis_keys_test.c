@@ -102,7 +102,7 @@ static void test_longest(void **state)
 	ns[200] = 0;
 	memset(name, 0xff, sizeof(name));
 	assert_int_equal(redis_keys_init(&keys, ns, REDIS_DIALECT_BOTH), 0);
-	for (int kind = REDIS_KEY_GROUPS; kind <= REDIS_KEY_SESSION; kind++) {
+	for (int kind = REDIS_KEY_GROUPS; kind <= REDIS_KEY_TELL; kind++) {
 		size_t len = redis_key(
 			&keys, (enum redis_key)kind, (struct coord_bytes){name, sizeof(name)}, key);
 		assert_true(len <= sizeof(key));
