@@ -33,7 +33,7 @@ enum redis_key {
 	REDIS_KEY_SHARERS, /* of a lock: sorted set of its sharers */
 	REDIS_KEY_TOKEN, /* has no name: the last fencing token */
 	REDIS_KEY_OWNERS, /* of a group: hash, member -> its record */
-	REDIS_KEY_BEATERS, /* of a member id: set of the sessions that keep its beat */
+	REDIS_KEY_BEATERS, /* of a member id: hash: who keeps its beat */
 	REDIS_KEY_CLAIM, /* of a member id: whose it is */
 	REDIS_KEY_SESSION, /* of a session: exists while it lives */
 	REDIS_KEY_TELL, /* of a session: written in order to tell it that a member of its was removed */

@@ -19,7 +19,8 @@
  *                only while the group has that field, and the session of the owner lives
  *   session      <member id>; its name is the first 16 digits of every owner value of that session
  *   claim        <session> LF <identity of the process>
- *   beaters      set of the sessions that keep a beat
+ *   beaters      hash: a field for each session that keeps a beat; due: when it ends by their doing, ms; foreign: a
+ *                Python client keeps it too
  */
 #include "drivers/redis/scripts.h"
 
@@ -323,23 +324,37 @@ static const char renew_members_body[] =
 	"end\n"
 	"return r\n";
 
-/* A beat is never shortened: a Python client of the same id may have a longer one. */
+/* A beat is never shortened: a Python client of the same id may have a longer one. Whose time to live is not what
+ * we gave it was set by such a client, and is left to it in the end. */
 #define BEAT                                                                                       \
+	"local function foreign(key, beaters)\n"                                                   \
+	"  local left, due = redis.call('PTTL', key), tonumber(redis.call('HGET', beaters, "       \
+	"'due') or '0')\n"                                                                         \
+	"  if left == -2 then return false, left end\n"                                            \
+	"  return left == -1 or math.abs(ms() + left - (due or 0)) > 50, left\n"                   \
+	"end\n"                                                                                    \
 	"local function beat(key, beaters, ttl, session)\n"                                        \
-	"  local left = redis.call('PTTL', key)\n"                                                 \
+	"  local other, left = foreign(key, beaters)\n"                                            \
 	"  if left == -2 then redis.call('PSETEX', key, ttl, 'Not dead!')\n"                       \
 	"  elseif left >= 0 and left < ttl then redis.call('PEXPIRE', key, ttl) end\n"             \
-	"  if redis.call('PEXPIRE', beaters, ttl) == 0 or redis.call('SISMEMBER', beaters, "       \
-	"session) == 0 then\n"                                                                     \
-	"    redis.call('SADD', beaters, session)\n"                                               \
-	"    redis.call('PEXPIRE', beaters, ttl)\n"                                                \
-	"  end\n"                                                                                  \
+	"  if other then redis.pcall('HSET', beaters, 'foreign', '1') end\n"                       \
+	"  redis.pcall('HSET', beaters, 'due', text(ms() + math.max(left, ttl)))\n"                \
+	"  redis.pcall('HSET', beaters, session, '1')\n"                                           \
+	"  redis.call('PEXPIRE', beaters, ttl)\n"                                                  \
+	"end\n"                                                                                    \
+	"local function unbeat(key, beaters, session)\n"                                           \
+	"  redis.call('HDEL', beaters, session)\n"                                                 \
+	"  local due, other = redis.call('HEXISTS', beaters, 'due'), redis.call('HEXISTS', "       \
+	"beaters, 'foreign')\n"                                                                    \
+	"  if redis.call('HLEN', beaters) > due + other then return end\n"                         \
+	"  if other == 0 and not foreign(key, beaters) then redis.call('DEL', key) end\n"          \
+	"  redis.call('DEL', beaters)\n"                                                           \
 	"end\n"
 
 /* KEYS: for each member id its beat and its beaters. ARGV: ttl, session. */
-static const char renew_beats_body[] =
-	BEAT "for i = 1, #KEYS, 2 do beat(KEYS[i], KEYS[i + 1], tonumber(ARGV[1]), ARGV[2]) end\n"
-	     "return {0}\n";
+static const char renew_beats_body[] = CLOCK BEAT
+	"for i = 1, #KEYS, 2 do beat(KEYS[i], KEYS[i + 1], tonumber(ARGV[1]), ARGV[2]) end\n"
+	"return {0}\n";
 
 /* ---- Groups and members ---- */
 
@@ -475,18 +490,17 @@ static const char update_body[] = CLOCK BEAT OURS
 /* KEYS: group. ARGV: owners, member, nothing, owner or nothing, nothing, beat, beaters, session, last, what the
  * keys begin with that tell a session that a member of its was removed. */
 static const char leave_body[] =
-	OURS "redis.call('HDEL', KEYS[1], ARGV[2])\n"
-	     "if rec and ARGV[4] == '' then\n"
-	     "  local tell = ARGV[10] .. string.sub(rec, 1, 16)\n"
-	     "  redis.pcall('SET', tell, '1', 'PX', '1000')\n"
-	     "  redis.call('DEL', tell)\n"
-	     "end\n"
-	     "redis.call('HDEL', ARGV[1], ARGV[2])\n"
-	     "if ARGV[9] ~= '' then\n"
-	     "  redis.call('SREM', ARGV[7], ARGV[8])\n"
-	     "  if redis.call('SCARD', ARGV[7]) == 0 then redis.call('DEL', ARGV[6]) end\n"
-	     "end\n"
-	     "return {0}\n";
+	CLOCK BEAT OURS "redis.call('HDEL', KEYS[1], ARGV[2])\n"
+			"if rec and ARGV[4] == '' then\n"
+			"  local tell = ARGV[10] .. string.sub(rec, 1, 16)\n"
+			"  redis.pcall('SET', tell, '1', 'PX', '1000')\n"
+			"  redis.call('DEL', tell)\n"
+			"end\n"
+			"redis.call('HDEL', ARGV[1], ARGV[2])\n"
+			"if ARGV[9] ~= '' then\n"
+			"  unbeat(ARGV[6], ARGV[7], ARGV[8])\n"
+			"end\n"
+			"return {0}\n";
 
 /* KEYS: group. ARGV: owners, member, what beats and what sessions begin with. The answer: code, data, record. */
 static const char member_get_body[] =
