@@ -93,6 +93,29 @@ static void login_done(struct redis_conn *self)
 
 static void login_send(struct redis_conn *self);
 
+/* Some errors repeat the arguments, or the first of their bytes. */
+static bool tells_password(const redisReply *reply, const char *password)
+{
+	char beginning[16];
+	if (!password)
+		return false;
+	snprintf(beginning, sizeof(beginning), "%s", password);
+	return strstr(reply->str, beginning);
+}
+
+static void login_refused(struct redis_conn *self, const redisReply *reply)
+{
+	char what[160] = "the server's words are not repeated, for they have the password";
+	if (!tells_password(reply, self->endpoint.password))
+		redis_printable(reply->str, reply->len, what, sizeof(what));
+	if (redis_error_is(reply, "WRONGPASS") || strstr(reply->str, "invalid password"))
+		redis_conn_break(self, -EACCES, "wrong user or password");
+	else if (redis_error_is(reply, "ERR"))
+		redis_conn_break(self, -EACCES, "AUTH refused: %s", what);
+	else
+		redis_conn_break(self, redis_errno(reply), "%s", what);
+}
+
 static void login_reply(
 	struct redis_cmd *cmd, int status, enum coord_sent sent, const redisReply *reply)
 {
@@ -112,15 +135,7 @@ static void login_reply(
 		login_send(self);
 		return;
 	}
-	char what[160];
-	redis_printable(reply->str, reply->len, what, sizeof(what));
-	int r = redis_errno(reply);
-	if (redis_error_is(reply, "WRONGPASS") || strstr(reply->str, "invalid password"))
-		redis_conn_break(self, -EACCES, "wrong user or password");
-	else if (redis_error_is(reply, "ERR"))
-		redis_conn_break(self, -EACCES, "AUTH refused: %s", what);
-	else
-		redis_conn_break(self, r, "%s", what);
+	login_refused(self, reply);
 }
 
 static void login_send(struct redis_conn *self)

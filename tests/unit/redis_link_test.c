@@ -687,6 +687,8 @@ static const char *old_answer(char *const *words, int n)
 	static const char info[] = "$33\r\nredis_version:5.0.14\r\nrole:master\r\n";
 	if (strcmp(words[0], "AUTH") == 0 && n == 3)
 		return "-ERR wrong number of arguments for 'auth' command\r\n";
+	if (strcmp(words[0], "AUTH") == 0 && strcmp(words[1], "sesame") == 0)
+		return "-ERR unknown command `AUTH`, with args beginning with: `sesame`\r\n";
 	if (strcmp(words[0], "AUTH") == 0)
 		return strcmp(words[1], "pw") == 0 ? "+OK\r\n" : "-ERR invalid password\r\n";
 	if (strcmp(words[0], "INFO") == 0)
@@ -752,6 +754,7 @@ static void old_server(void **state)
 	assert_int_equal(site.downs, 0);
 	site_close(&site);
 	check_down("redis://user:wrong@127.0.0.1:%u", -EACCES, "wrong user or password");
+	check_down("redis://:sesame@127.0.0.1:%u", -EACCES, "words are not repeated");
 	program_stop(pid, SIGKILL);
 	close(listener);
 }
