@@ -176,6 +176,7 @@ static void hold_held(struct redis_hold *hold, const struct redis_state *state)
 	bool same;
 	struct coord_bytes value = redis_state_value(state, &same);
 	hold->held = true;
+	hold->item->print = redis_state_print(state);
 	hold->value[0] = 0;
 	if (same && value.len && value.len < sizeof(hold->value)) {
 		memcpy(hold->value, value.data, value.len);

@@ -96,12 +96,14 @@
 	"  local v, same = values(keys)\n"                                                         \
 	"  local mode = how(v, same, sharers, owner)\n"                                            \
 	"  if not mode then release(keys, record, sharers, owner) return end\n"                    \
+	"  local longer = mode == 's' and extend or function(key, t) redis.call('PEXPIRE', key, "  \
+	"t) end\n"                                                                                 \
 	"  if mode == 's' then\n"                                                                  \
 	"    redis.call('ZADD', sharers, text(ms() + ttl), generation(v[1]) .. ':' .. owner)\n"    \
 	"    extend(sharers, ttl)\n"                                                               \
 	"  end\n"                                                                                  \
-	"  for i = 1, #keys do extend(keys[i], ttl) end\n"                                         \
-	"  extend(record, ttl)\n"                                                                  \
+	"  for i = 1, #keys do longer(keys[i], ttl) end\n"                                         \
+	"  longer(record, ttl)\n"                                                                  \
 	"  return mode, v[1]\n"                                                                    \
 	"end\n"
 

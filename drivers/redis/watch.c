@@ -9,7 +9,7 @@
  *
  * and with one short cut: a waiter's next try reads as well, so the core is told at once and tries. If that
  * finds the state as it was (the holder renews), the following notices are looked at first.
- * What is only held is read in batches, because renewing all of it makes notices for all of it.
+ * What is held is read in batches, because renewing all of it makes notices for all of it.
  *
  * A notice can be readable before the answer of the command that armed it: while one flies, a notice
  * counts and is acted on after the answer.
@@ -281,7 +281,7 @@ static void item_look(struct redis_item *item)
 	redis_run(rs, REDIS_TRACKED, &item->cmd, REDIS_SCRIPT_LOOK, &args);
 }
 
-/* Items that are only held, read by one MGET. */
+/* Items that are held, read by one MGET. */
 struct batch {
 	struct redis_piece piece;
 	struct redis_session *rs;
@@ -296,7 +296,21 @@ static void batch_item(const redisReply *reply, size_t *at, struct redis_item *i
 	for (unsigned i = 0; i < item->lock_keys; i++)
 		state.values[i] = redis_bytes(reply, (*at)++);
 	state.mark = redis_bytes(reply, (*at)++);
+	redis_item_seen(item, redis_state_print(&state));
 	redis_holds_check(item, &state);
+}
+
+/* The values of its keys say all there is to know: nobody waits for it here, and nobody shares it. */
+static bool batch_fits(const struct redis_item *item)
+{
+	const struct redis_hold *hold;
+	if (item->waits || coord_list_empty(&item->holds))
+		return false;
+	coord_list_each (hold, &item->holds, in_item)
+		if (item->watched && !coord_bytes_equal(coord_bytes_of(hold->value),
+					     coord_bytes_of(hold->owner)))
+			return false;
+	return true;
 }
 
 static void batch_reply(
@@ -368,7 +382,7 @@ void redis_watch_look(struct coord_task *task)
 			item->dirty = item->dirty || !item->armed;
 		else if (!item_wanted(item) || !up)
 			redis_item_put(item); /* all are stale when the link is up again */
-		else if (item->watched || !batch_add(rs, &batch, item))
+		else if (!batch_fits(item) || !batch_add(rs, &batch, item))
 			item_look(item);
 	}
 	if (batch)
