@@ -1,0 +1,566 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The scripts. See scripts.h.
+ *
+ * Formats that are tooz's: a lock key holds a token of its holder (a string that nobody else has) with a
+ * time to live; a group is a hash of members' capabilities with a field __created__ = 1, named in the set
+ * of groups; a member lives while its beat key exists, whose value is "Not dead!" (tooz 3.1 and 9,
+ * drivers/redis.py: RedisLock, RedisDriver).
+ *
+ * Ours, beside them:
+ *   lock key     <owner> (32 hex digits) held exclusively, S:<generation> shared; a generation is the owner
+ *                value of whoever began to share. All keys of the dialects in use hold the same.
+ *   sharers      sorted set: <generation>:<owner>, score: when it expires, milliseconds of server time
+ *   record       <value of the lock> LF <token> LF <since, us> LF <kind> LF <member id>; it counts only
+ *                while its first line is what the lock holds
+ *   mark         ?<x|s><session>: that session waits; !<x|s><session>: it was freed for that session
+ *   token        decimal: the last fencing token of the namespace
+ *   owners       hash of a group: member -> <owner> <born> <version> <joined, us> <updated, us>; it counts
+ *                only while the group has that field, and the session of the owner lives
+ *   session      <member id>; its name is the first 16 digits of every owner value of that session
+ *   claim        <session> LF <identity of the process>
+ *   beaters      hash: a field for each session that keeps a beat; due: when it ends by their doing, ms; foreign: a
+ *                Python client keeps it too
+ */
+#include "drivers/redis/scripts.h"
+
+#include "coord/driver.h"
+
+/* Scripts that read the clock and write are replicated by their effects; before redis 5 one has to ask. */
+#define CLOCK                                                                                      \
+	"if redis.replicate_commands then redis.replicate_commands() end\n"                        \
+	"local clock\n"                                                                            \
+	"local function us()\n"                                                                    \
+	"  if not clock then\n"                                                                    \
+	"    local t = redis.call('TIME')\n"                                                       \
+	"    clock = t[1] * 1000000 + t[2]\n"                                                      \
+	"  end\n"                                                                                  \
+	"  return clock\n"                                                                         \
+	"end\n"                                                                                    \
+	"local function ms() return math.floor(us() / 1000) end\n"                                 \
+	"local function text(number) return string.format('%.0f', number) end\n"
+
+/* Of the keys of one lock: what they hold, how it is ours, and giving it up. */
+#define HELD                                                                                       \
+	"local function values(keys)\n"                                                            \
+	"  local v, same, free = {}, true, true\n"                                                 \
+	"  for i = 1, #keys do\n"                                                                  \
+	"    v[i] = redis.call('GET', keys[i])\n"                                                  \
+	"    same = same and v[i] == v[1]\n"                                                       \
+	"    free = free and not v[i]\n"                                                           \
+	"  end\n"                                                                                  \
+	"  return v, same, free\n"                                                                 \
+	"end\n"                                                                                    \
+	"local function generation(value)\n"                                                       \
+	"  if value and string.sub(value, 1, 2) == 'S:' then return string.sub(value, 3) end\n"    \
+	"end\n"                                                                                    \
+	"local function how(v, same, sharers, owner)\n"                                            \
+	"  if not same then return end\n"                                                          \
+	"  if v[1] == owner then return 'x' end\n"                                                 \
+	"  local gen = generation(v[1])\n"                                                         \
+	"  local score = gen and redis.call('ZSCORE', sharers, gen .. ':' .. owner)\n"             \
+	"  if score and tonumber(score) > ms() then return 's' end\n"                              \
+	"end\n"                                                                                    \
+	"local function starts(value, line)\n"                                                     \
+	"  return value and line and string.sub(value, 1, #line + 1) == line .. '\\n'\n"           \
+	"end\n"                                                                                    \
+	"local function extend(key, ttl)\n"                                                        \
+	"  local left = redis.call('PTTL', key)\n"                                                 \
+	"  if left >= 0 and left < ttl then redis.call('PEXPIRE', key, ttl) end\n"                 \
+	"end\n"                                                                                    \
+	"local function release(keys, record, sharers, owner)\n"                                   \
+	"  local v, same = values(keys)\n"                                                         \
+	"  local gen, gone\n"                                                                      \
+	"  for i = 1, #keys do\n"                                                                  \
+	"    local g = generation(v[i])\n"                                                         \
+	"    if v[i] == owner then\n"                                                              \
+	"      redis.call('DEL', keys[i])\n"                                                       \
+	"      gone = owner\n"                                                                     \
+	"    elseif g and redis.call('ZREM', sharers, g .. ':' .. owner) == 1 then gen = v[i] "    \
+	"end\n"                                                                                    \
+	"  end\n"                                                                                  \
+	"  if gen then\n"                                                                          \
+	"    local top = redis.call('ZREVRANGE', sharers, 0, 0, 'WITHSCORES')\n"                   \
+	"    if same and top[1] and tonumber(top[2]) > ms() then\n"                                \
+	"      for i = 1, #keys do redis.call('PEXPIREAT', keys[i], text(tonumber(top[2]))) end\n" \
+	"    else\n"                                                                               \
+	"      for i = 1, #keys do if v[i] == gen then redis.call('DEL', keys[i]) end end\n"       \
+	"      redis.call('DEL', sharers)\n"                                                       \
+	"      gone = gen\n"                                                                       \
+	"    end\n"                                                                                \
+	"  end\n"                                                                                  \
+	"  if gone and starts(redis.call('GET', record), gone) then redis.call('DEL', record) "    \
+	"end\n"                                                                                    \
+	"end\n"                                                                                    \
+	"local function verify(keys, record, sharers, owner, ttl)\n"                               \
+	"  local v, same = values(keys)\n"                                                         \
+	"  local mode = how(v, same, sharers, owner)\n"                                            \
+	"  if not mode then release(keys, record, sharers, owner) return end\n"                    \
+	"  local longer = mode == 's' and extend or function(key, t) redis.call('PEXPIRE', key, "  \
+	"t) end\n"                                                                                 \
+	"  if mode == 's' then\n"                                                                  \
+	"    redis.call('ZADD', sharers, text(ms() + ttl), generation(v[1]) .. ':' .. owner)\n"    \
+	"    extend(sharers, ttl)\n"                                                               \
+	"  end\n"                                                                                  \
+	"  for i = 1, #keys do longer(keys[i], ttl) end\n"                                         \
+	"  longer(record, ttl)\n"                                                                  \
+	"  return mode, v[1]\n"                                                                    \
+	"end\n"
+
+/* KEYS: the keys of the lock, and last its mark. The answer: code, number, the values of all KEYS, and if full
+ * the record, the number of sharers and the time to live. These reads also track. */
+#define ONE_LOCK                                                                                   \
+	"local keys, mark = {}, KEYS[#KEYS]\n"                                                     \
+	"for i = 1, #KEYS - 1 do keys[i] = KEYS[i] end\n"                                          \
+	"local function answer(code, number, record, sharers)\n"                                   \
+	"  local r = {code, number}\n"                                                             \
+	"  local left = -2\n"                                                                      \
+	"  for i = 1, #KEYS do r[i + 2] = redis.call('GET', KEYS[i]) end\n"                        \
+	"  if not record then return r end\n"                                                      \
+	"  for i = 1, #keys do\n"                                                                  \
+	"    local t = redis.call('PTTL', keys[i])\n"                                              \
+	"    if t == -1 then left = -1 break end\n"                                                \
+	"    if t > left then left = t end\n"                                                      \
+	"  end\n"                                                                                  \
+	"  if left == -2 then left = redis.call('PTTL', mark) end\n"                               \
+	"  r[#KEYS + 3] = redis.call('GET', record)\n"                                             \
+	"  r[#KEYS + 4] = redis.call('ZCOUNT', sharers, '(' .. text(ms()), '+inf')\n"              \
+	"  r[#KEYS + 5] = left\n"                                                                  \
+	"  return r\n"                                                                             \
+	"end\n"
+
+/* Taking a lock whose keys are free or ours. ARGV: owner, ttl, mode, waits, session, token, record, sharers,
+ * group, tail of the record. */
+#define TAKE                                                                                       \
+	"local owner, ttl, mode, waits, session = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4] "   \
+	"~= '', ARGV[5]\n"                                                                         \
+	"local counter, record, sharers = ARGV[6], ARGV[7], ARGV[8]\n"                             \
+	"local function token()\n"                                                                 \
+	"  local last = tonumber(redis.call('GET', counter) or '0')\n"                             \
+	"  if not last or last >= 9e15 then return end\n"                                          \
+	"  local t = math.max(last + 1, us())\n"                                                   \
+	"  redis.call('SET', counter, text(t))\n"                                                  \
+	"  return text(t)\n"                                                                       \
+	"end\n"                                                                                    \
+	"local function told(value)\n"                                                             \
+	"  local r = redis.call('GET', record)\n"                                                  \
+	"  return starts(r, value) and string.match(r, '^[^\\n]*\\n(%d+)\\n') or '0'\n"            \
+	"end\n"                                                                                    \
+	"local function take()\n"                                                                  \
+	"  local t = token()\n"                                                                    \
+	"  if not t then return end\n"                                                             \
+	"  local value = mode == 'x' and owner or 'S:' .. owner\n"                                 \
+	"  for i = 1, #keys do redis.call('SET', keys[i], value, 'PX', ttl) end\n"                 \
+	"  redis.call('DEL', sharers)\n"                                                           \
+	"  if mode == 's' then\n"                                                                  \
+	"    redis.call('ZADD', sharers, text(ms() + ttl), owner .. ':' .. owner)\n"               \
+	"    redis.call('PEXPIRE', sharers, ttl)\n"                                                \
+	"  end\n"                                                                                  \
+	"  redis.call('SET', record, value .. '\\n' .. t .. '\\n' .. text(us()) .. '\\n' .. "      \
+	"ARGV[10], 'PX', ttl)\n"                                                                   \
+	"  return t\n"                                                                             \
+	"end\n"                                                                                    \
+	"local m = redis.call('GET', mark)\n"                                                      \
+	"local theirs = m and string.sub(m, 3) ~= session\n"                                       \
+	"local function note()\n"                                                                  \
+	"  if waits and not theirs then redis.pcall('SET', mark, '?' .. mode .. session, 'PX', "   \
+	"ttl) end\n"                                                                               \
+	"end\n"                                                                                    \
+	"local function unnote() if m and not theirs then redis.call('DEL', mark) end end\n"
+
+static const char lock_body[] = CLOCK HELD ONE_LOCK TAKE
+	"if ARGV[9] ~= '' and redis.call('EXISTS', ARGV[9]) == 0 then return {3, 0} end\n"
+	"local v, same, free = values(keys)\n"
+	"if free and not (theirs and waits and string.sub(m, 1, 1) == '!') then\n"
+	"  local t = take()\n"
+	"  if not t then return {7, 0} end\n"
+	"  unnote()\n"
+	"  return answer(0, t)\n"
+	"end\n"
+	"local gen = same and mode == 's' and generation(v[1])\n"
+	/* A new sharer that can wait goes behind a session that waits to write. */
+	"if gen and not (theirs and waits and string.sub(m, 2, 2) == 'x') then\n"
+	"  local t = told(v[1])\n"
+	"  if t == '0' then t = token() end\n"
+	"  if not t then return {7, 0} end\n"
+	"  redis.call('ZADD', sharers, text(ms() + ttl), gen .. ':' .. owner)\n"
+	"  extend(sharers, ttl)\n"
+	"  for i = 1, #keys do extend(keys[i], ttl) end\n"
+	"  extend(record, ttl)\n"
+	"  unnote()\n"
+	"  return answer(0, t)\n"
+	"end\n"
+	"note()\n"
+	"return answer(1, 0, record, sharers)\n";
+
+static const char convert_body[] =
+	CLOCK HELD ONE_LOCK TAKE "local v, same = values(keys)\n"
+				 "local now = how(v, same, sharers, owner)\n"
+				 "if not now then\n"
+				 "  release(keys, record, sharers, owner)\n"
+				 "  return answer(2, 0)\n"
+				 "end\n"
+				 "if now == 's' then\n"
+				 "  if mode == 's' then return answer(0, told(v[1])) end\n"
+				 "  redis.call('ZREMRANGEBYSCORE', sharers, '-inf', text(ms()))\n"
+				 "  if redis.call('ZCARD', sharers) > 1 then\n"
+				 "    note()\n"
+				 "    return answer(1, 0, record, sharers)\n"
+				 "  end\n"
+				 "end\n"
+				 "local t = take()\n"
+				 "if not t then return {7, 0} end\n"
+				 "unnote()\n"
+				 "return answer(0, t)\n";
+
+/* ARGV: owner, record, sharers, session, how long to keep it for who waits, whether to go on tracking. */
+static const char unlock_body[] = CLOCK HELD ONE_LOCK
+	"release(keys, ARGV[2], ARGV[3], ARGV[1])\n"
+	"local m = redis.call('GET', mark)\n"
+	"if m and string.sub(m, 1, 1) == '?' and string.sub(m, 3) ~= ARGV[4] then\n"
+	"  local v, same, free = values(keys)\n"
+	"  if free then redis.pcall('SET', mark, '!' .. string.sub(m, 2), 'PX', ARGV[5]) end\n"
+	"end\n"
+	"if ARGV[6] == '' then return {0, 0} end\n"
+	"return answer(0, 0)\n";
+
+/* ARGV: owner, ttl, record, sharers. */
+static const char check_body[] = CLOCK HELD ONE_LOCK
+	"local mode, value = verify(keys, ARGV[3], ARGV[4], ARGV[1], tonumber(ARGV[2]))\n"
+	"if not mode then return answer(2, 0) end\n"
+	"local r = redis.call('GET', ARGV[3])\n"
+	"return answer(0, starts(r, value) and string.match(r, '^[^\\n]*\\n(%d+)\\n') or '0')\n";
+
+/* Reads only, but for the mark of who waits. ARGV: record, sharers, mode of who waits or nothing, session,
+ * ttl of the mark. */
+static const char look_body[] = CLOCK HELD ONE_LOCK
+	"if ARGV[3] ~= '' then\n"
+	"  local m = redis.call('GET', mark)\n"
+	"  local v, same, free = values(keys)\n"
+	"  if not free and (not m or string.sub(m, 3) == ARGV[4]) then\n"
+	"    redis.pcall('SET', mark, '?' .. ARGV[3] .. ARGV[4], 'PX', ARGV[5])\n"
+	"  end\n"
+	"end\n"
+	"return answer(0, 0, ARGV[1], ARGV[2])\n";
+
+/* Who waited does so no more. ARGV: mark, session. */
+static const char unmark_body[] =
+	"local m = redis.call('GET', ARGV[1])\n"
+	"if m and string.sub(m, 3) == ARGV[2] then redis.call('DEL', ARGV[1]) end\n"
+	"return {0}\n";
+
+/* ARGV: record, sharers. */
+static const char break_body[] =
+	CLOCK HELD ONE_LOCK "local v, same, free = values(keys)\n"
+			    "if free then return answer(3, 0) end\n"
+			    "redis.call('DEL', ARGV[1], ARGV[2], unpack(keys))\n"
+			    "return answer(0, 0)\n";
+
+/* ARGV: how many keys a lock has, then for each lock these, its record and its sharers. The answer: code, then
+ * for each its values, the record and the number of sharers. */
+static const char rows_body[] =
+	CLOCK "local n = tonumber(ARGV[1])\n"
+	      "local r = {0}\n"
+	      "for at = 2, #ARGV, n + 2 do\n"
+	      "  for i = 0, n do\n"
+	      /* The list was made by names alone: a key may be of any type. */
+	      "    local v = redis.pcall('GET', ARGV[at + i])\n"
+	      "    if type(v) == 'table' then v = false end\n"
+	      "    r[#r + 1] = v\n"
+	      "  end\n"
+	      "  local count = redis.pcall('ZCOUNT', ARGV[at + n + 1], '(' .. text(ms()), '+inf')\n"
+	      "  r[#r + 1] = type(count) == 'table' and 0 or count\n"
+	      "end\n"
+	      "return r\n";
+
+/* ARGV: ttl, how many keys a lock has, then for each lock its owner. KEYS: for each these, its record and its
+ * sharers. The answer: code, then for each 1 or 0. */
+static const char renew_body[] = CLOCK HELD
+	"local ttl, n = tonumber(ARGV[1]), tonumber(ARGV[2])\n"
+	"local r = {0}\n"
+	"for i = 3, #ARGV do\n"
+	"  local at, keys = (i - 3) * (n + 2), {}\n"
+	"  for k = 1, n do keys[k] = KEYS[at + k] end\n"
+	"  r[#r + 1] = verify(keys, KEYS[at + n + 1], KEYS[at + n + 2], ARGV[i], ttl) and 1 or 0\n"
+	"end\n"
+	"return r\n";
+
+/* ---- Sessions ---- */
+
+/* ARGV: claim, session's key, session, identity, ttl, member id, a session that may be replaced, what the
+ * keys of sessions begin with. */
+static const char open_body[] =
+	"local c = redis.call('GET', ARGV[1])\n"
+	"local s = c and string.match(c, '^(%x+)\\n')\n"
+	"if c and s ~= ARGV[3] and (s ~= ARGV[7] or ARGV[7] == '') then return {4, c} end\n"
+	"redis.call('SET', ARGV[1], ARGV[3] .. '\\n' .. ARGV[4], 'PX', ARGV[5])\n"
+	"redis.call('SET', ARGV[2], ARGV[6], 'PX', ARGV[5])\n"
+	/* The members of the one that was replaced are dead from now on. */
+	"if s and s ~= ARGV[3] then redis.call('DEL', ARGV[8] .. s) end\n"
+	"return {0}\n";
+
+/* ARGV: claim, session's key, session. */
+static const char close_body[] =
+	"local c = redis.call('GET', ARGV[1])\n"
+	"if c and string.match(c, '^(%x+)\\n') == ARGV[3] then redis.call('DEL', ARGV[1]) end\n"
+	"redis.call('DEL', ARGV[2])\n"
+	"return {0}\n";
+
+/* ARGV: claim, session's key, session, ttl. */
+static const char alive_body[] =
+	"local c = redis.call('GET', ARGV[1])\n"
+	"if not c or string.match(c, '^(%x+)\\n') ~= ARGV[3] then return {2} end\n"
+	"if redis.call('PEXPIRE', ARGV[2], ARGV[4]) == 0 then return {2} end\n"
+	"redis.call('PEXPIRE', ARGV[1], ARGV[4])\n"
+	"return {0}\n";
+
+/* KEYS: for each membership the group and its owners. ARGV: for each the member and the owner. */
+static const char renew_members_body[] =
+	"local r = {0}\n"
+	"for i = 1, #KEYS, 2 do\n"
+	"  local there = redis.call('HEXISTS', KEYS[i], ARGV[i]) == 1\n"
+	"  local rec = redis.call('HGET', KEYS[i + 1], ARGV[i])\n"
+	"  local ours = rec and string.sub(rec, 1, 32) == ARGV[i + 1]\n"
+	"  if ours and not there then redis.call('HDEL', KEYS[i + 1], ARGV[i]) end\n"
+	"  r[#r + 1] = there and ours and 1 or 0\n"
+	"end\n"
+	"return r\n";
+
+/* A beat is never shortened: a Python client of the same id may have a longer one. Whose time to live is not what
+ * we gave it was set by such a client, and is left to it in the end. */
+#define BEAT                                                                                       \
+	"local function foreign(key, beaters)\n"                                                   \
+	"  local left, due = redis.call('PTTL', key), tonumber(redis.call('HGET', beaters, "       \
+	"'due') or '0')\n"                                                                         \
+	"  if left == -2 then return false, left end\n"                                            \
+	"  return left == -1 or math.abs(ms() + left - (due or 0)) > 50, left\n"                   \
+	"end\n"                                                                                    \
+	"local function beat(key, beaters, ttl, session)\n"                                        \
+	"  local other, left = foreign(key, beaters)\n"                                            \
+	"  if left == -2 then redis.call('PSETEX', key, ttl, 'Not dead!')\n"                       \
+	"  elseif left >= 0 and left < ttl then redis.call('PEXPIRE', key, ttl) end\n"             \
+	"  if other then redis.pcall('HSET', beaters, 'foreign', '1') end\n"                       \
+	"  redis.pcall('HSET', beaters, 'due', text(ms() + math.max(left, ttl)))\n"                \
+	"  redis.pcall('HSET', beaters, session, '1')\n"                                           \
+	"  redis.call('PEXPIRE', beaters, ttl)\n"                                                  \
+	"end\n"                                                                                    \
+	"local function unbeat(key, beaters, session)\n"                                           \
+	"  redis.call('HDEL', beaters, session)\n"                                                 \
+	"  local due, other = redis.call('HEXISTS', beaters, 'due'), redis.call('HEXISTS', "       \
+	"beaters, 'foreign')\n"                                                                    \
+	"  if redis.call('HLEN', beaters) > due + other then return end\n"                         \
+	"  if other == 0 and not foreign(key, beaters) then redis.call('DEL', key) end\n"          \
+	"  redis.call('DEL', beaters)\n"                                                           \
+	"end\n"
+
+/* KEYS: for each member id its beat and its beaters. ARGV: ttl, session. */
+static const char renew_beats_body[] = CLOCK BEAT
+	"for i = 1, #KEYS, 2 do beat(KEYS[i], KEYS[i + 1], tonumber(ARGV[1]), ARGV[2]) end\n"
+	"return {0}\n";
+
+/* ---- Groups and members ---- */
+
+/* KEYS: group. ARGV: list, owners, name. */
+static const char group_create_body[] =
+	"if redis.call('EXISTS', KEYS[1]) == 1 then return {4} end\n"
+	"redis.call('SADD', ARGV[1], ARGV[3])\n"
+	"redis.call('HSET', KEYS[1], '__created__', '1')\n"
+	"redis.call('DEL', ARGV[2])\n"
+	"return {0}\n";
+
+/* Is the member, known to be a field of the group, alive? Memberships of ours live with their session too. */
+#define ALIVE                                                                                      \
+	"local function alive(beats, sessions, member, rec)\n"                                     \
+	"  if redis.call('EXISTS', beats .. member) == 0 then return false end\n"                  \
+	"  return not rec or redis.call('EXISTS', sessions .. string.sub(rec, 1, 16)) == 1\n"      \
+	"end\n"
+
+/* KEYS: group. ARGV: list, owners, name, what beats and what sessions begin with. */
+static const char group_delete_body[] =
+	ALIVE "if redis.call('EXISTS', KEYS[1]) == 0 then return {3} end\n"
+	      "if redis.call('SISMEMBER', ARGV[1], ARGV[3]) == 0 then return {3} end\n"
+	      "for _, m in ipairs(redis.call('HKEYS', KEYS[1])) do\n"
+	      "  if m ~= '__created__' and alive(ARGV[4], ARGV[5], m, redis.call('HGET', ARGV[2], "
+	      "m)) then\n"
+	      "    return {6}\n"
+	      "  end\n"
+	      "end\n"
+	      "redis.call('SREM', ARGV[1], ARGV[3])\n"
+	      "redis.call('DEL', KEYS[1], ARGV[2])\n"
+	      "return {0}\n";
+
+/* All members, their beats asked for by the thousand. fn(member, data, record, alive) */
+#define MEMBERS                                                                                    \
+	"local function members(group, owners, beats, sessions, fn)\n"                             \
+	"  local all, recs, lives = redis.call('HGETALL', group), {}, {}\n"                        \
+	"  local o = redis.call('HGETALL', owners)\n"                                              \
+	"  for i = 1, #o, 2 do recs[o[i]] = o[i + 1] end\n"                                        \
+	"  for at = 1, #all, 2000 do\n"                                                            \
+	"    local names = {}\n"                                                                   \
+	"    for i = at, math.min(at + 1998, #all - 1), 2 do names[#names + 1] = beats .. all[i] " \
+	"end\n"                                                                                    \
+	"    local there = redis.call('MGET', unpack(names))\n"                                    \
+	"    for k = 1, #names do\n"                                                               \
+	"      local m, data = all[at + 2 * k - 2], all[at + 2 * k - 1]\n"                         \
+	"      local rec = recs[m]\n"                                                              \
+	"      local s = rec and string.sub(rec, 1, 16)\n"                                         \
+	"      if s and lives[s] == nil then lives[s] = redis.call('EXISTS', sessions .. s) == 1 " \
+	"end\n"                                                                                    \
+	"      if m ~= '__created__' then\n"                                                       \
+	"        fn(m, data, rec, there[k] and (not s or lives[s]))\n"                             \
+	"      end\n"                                                                              \
+	"    end\n"                                                                                \
+	"  end\n"                                                                                  \
+	"end\n"
+
+/* KEYS: group, the keys of its leader's lock. ARGV: owners, record of the lock, what beats and what sessions begin
+ * with, with data, may write. The answer: code, value of each lock key, record, then for each member its
+ * name, data, record. */
+static const char group_read_body[] =
+	MEMBERS "if redis.call('EXISTS', KEYS[1]) == 0 then return {3} end\n"
+		"local r, dead = {0}, {}\n"
+		"for i = 2, #KEYS do r[i] = redis.call('GET', KEYS[i]) end\n"
+		"r[#KEYS + 1] = redis.call('GET', ARGV[2])\n"
+		"local n = #KEYS + 1\n"
+		"members(KEYS[1], ARGV[1], ARGV[3], ARGV[4], function(m, data, rec, alive)\n"
+		"  if not alive then dead[#dead + 1] = m return end\n"
+		"  r[n + 1], r[n + 2], r[n + 3] = m, ARGV[5] ~= '' and data or '', rec or ''\n"
+		"  n = n + 3\n"
+		"end)\n"
+		/* As tooz does: who reads a group removes those who died. */
+		"if ARGV[6] ~= '' and #dead > 0 then\n"
+		"  for _, m in ipairs(dead) do\n"
+		"    redis.call('HDEL', KEYS[1], m)\n"
+		"    redis.call('HDEL', ARGV[1], m)\n"
+		"  end\n"
+		"  redis.call('EXISTS', unpack(KEYS))\n"
+		"end\n"
+		"return r\n";
+
+/* For a watch: tracks, and says whether one has died and when the next can. KEYS: group. ARGV: owners,
+ * what beats and what sessions begin with. The answer: code, dead, milliseconds or -1. */
+static const char group_look_body[] =
+	"if redis.call('EXISTS', KEYS[1]) == 0 then return {3, 0, -1} end\n"
+	"local dead, next = 0, -1\n"
+	"for _, m in ipairs(redis.call('HKEYS', KEYS[1])) do\n"
+	"  if m ~= '__created__' then\n"
+	"    local left = redis.call('PTTL', ARGV[2] .. m)\n"
+	"    local rec = left ~= -2 and redis.call('HGET', ARGV[1], m)\n"
+	"    local life = rec and redis.call('PTTL', ARGV[3] .. string.sub(rec, 1, 16)) or left\n"
+	"    if life == -2 then dead = dead + 1 end\n"
+	"    left = math.min(left, life)\n"
+	"    if left >= 0 and (next < 0 or left < next) then next = left end\n"
+	"  end\n"
+	"end\n"
+	"return {0, dead, next}\n";
+
+/* KEYS: group. ARGV: owners, member, data, owner, ttl, beat, beaters, session, what beats and what sessions begin
+ * with, counter, replace. */
+static const char join_body[] =
+	CLOCK BEAT ALIVE "if redis.call('EXISTS', KEYS[1]) == 0 then return {3} end\n"
+			 "if redis.call('HEXISTS', KEYS[1], ARGV[2]) == 1 then\n"
+			 "  local rec = redis.call('HGET', ARGV[1], ARGV[2])\n"
+			 "  local mine = rec and string.sub(rec, 1, 16) == ARGV[8]\n"
+			 "  if alive(ARGV[9], ARGV[10], ARGV[2], rec) and not (mine and ARGV[12] "
+			 "~= '') then return {4} end\n"
+			 "end\n"
+			 "local born = text(us())\n"
+			 "redis.call('HSET', KEYS[1], ARGV[2], ARGV[3])\n"
+			 "redis.call('HSET', ARGV[1], ARGV[2], ARGV[4] .. ' ' .. born .. ' 1 ' .. "
+			 "born .. ' ' .. born)\n"
+			 "beat(ARGV[6], ARGV[7], tonumber(ARGV[5]), ARGV[8])\n"
+			 "return {0}\n";
+
+/* Whose the member is: ARGV 1 owners, 2 member, 4 owner or nothing for anybody's. */
+#define OURS                                                                                       \
+	"if redis.call('HEXISTS', KEYS[1], ARGV[2]) == 0 then return {3} end\n"                    \
+	"local rec = redis.call('HGET', ARGV[1], ARGV[2])\n"                                       \
+	"if ARGV[4] ~= '' and (not rec or string.sub(rec, 1, 32) ~= ARGV[4]) then return {5} "     \
+	"end\n"
+
+/* KEYS: group. ARGV: owners, member, data, owner or nothing, ttl, beat, beaters, session. */
+static const char update_body[] = CLOCK BEAT OURS
+	"redis.call('HSET', KEYS[1], ARGV[2], ARGV[3])\n"
+	"local a, v, j = string.match(rec or '', '^(%x+ %d+) (%d+) (%d+) ')\n"
+	"if a then\n"
+	"  redis.call('HSET', ARGV[1], ARGV[2], a .. ' ' .. text(v + 1) .. ' ' .. j .. ' ' .. "
+	"text(us()))\n"
+	"end\n"
+	"if ARGV[4] == '' then beat(ARGV[6], ARGV[7], tonumber(ARGV[5]), ARGV[8]) end\n"
+	"return {0}\n";
+
+/* KEYS: group. ARGV: owners, member, nothing, owner or nothing, nothing, beat, beaters, session, last, what the
+ * keys begin with that tell a session that a member of its was removed. */
+static const char leave_body[] =
+	CLOCK BEAT OURS "redis.call('HDEL', KEYS[1], ARGV[2])\n"
+			"if rec and ARGV[4] == '' then\n"
+			"  local tell = ARGV[10] .. string.sub(rec, 1, 16)\n"
+			"  redis.pcall('SET', tell, '1', 'PX', '1000')\n"
+			"  redis.call('DEL', tell)\n"
+			"end\n"
+			"redis.call('HDEL', ARGV[1], ARGV[2])\n"
+			"if ARGV[9] ~= '' then\n"
+			"  unbeat(ARGV[6], ARGV[7], ARGV[8])\n"
+			"end\n"
+			"return {0}\n";
+
+/* KEYS: group. ARGV: owners, member, what beats and what sessions begin with. The answer: code, data, record. */
+static const char member_get_body[] =
+	ALIVE "local data = redis.call('HGET', KEYS[1], ARGV[2])\n"
+	      "local rec = redis.call('HGET', ARGV[1], ARGV[2])\n"
+	      "if not data or not alive(ARGV[3], ARGV[4], ARGV[2], rec) then return {3} end\n"
+	      "return {0, data, rec or ''}\n";
+
+static const char *const bodies[REDIS_SCRIPTS] = {
+	[REDIS_SCRIPT_LOCK] = lock_body,
+	[REDIS_SCRIPT_CONVERT] = convert_body,
+	[REDIS_SCRIPT_UNLOCK] = unlock_body,
+	[REDIS_SCRIPT_CHECK] = check_body,
+	[REDIS_SCRIPT_LOOK] = look_body,
+	[REDIS_SCRIPT_UNMARK] = unmark_body,
+	[REDIS_SCRIPT_BREAK] = break_body,
+	[REDIS_SCRIPT_ROWS] = rows_body,
+	[REDIS_SCRIPT_RENEW] = renew_body,
+	[REDIS_SCRIPT_OPEN] = open_body,
+	[REDIS_SCRIPT_CLOSE] = close_body,
+	[REDIS_SCRIPT_ALIVE] = alive_body,
+	[REDIS_SCRIPT_RENEW_MEMBERS] = renew_members_body,
+	[REDIS_SCRIPT_RENEW_BEATS] = renew_beats_body,
+	[REDIS_SCRIPT_GROUP_CREATE] = group_create_body,
+	[REDIS_SCRIPT_GROUP_DELETE] = group_delete_body,
+	[REDIS_SCRIPT_GROUP_READ] = group_read_body,
+	[REDIS_SCRIPT_GROUP_LOOK] = group_look_body,
+	[REDIS_SCRIPT_JOIN] = join_body,
+	[REDIS_SCRIPT_UPDATE] = update_body,
+	[REDIS_SCRIPT_LEAVE] = leave_body,
+	[REDIS_SCRIPT_MEMBER_GET] = member_get_body,
+};
+
+void redis_scripts_prepare(struct redis_script *ret)
+{
+	for (int i = 0; i < REDIS_SCRIPTS; i++) {
+		ret[i].body = bodies[i];
+		redis_script_prepare(&ret[i]);
+	}
+}
+
+int redis_code_errno(const redisReply *reply)
+{
+	static const int codes[REDIS_CODES] = {
+		[REDIS_CODE_BUSY] = -EBUSY,
+		[REDIS_CODE_STALE] = -ESTALE,
+		[REDIS_CODE_NOENT] = -ENOENT,
+		[REDIS_CODE_EXIST] = -EEXIST,
+		[REDIS_CODE_PERM] = -EPERM,
+		[REDIS_CODE_NOTEMPTY] = -ENOTEMPTY,
+		[REDIS_CODE_BAD] = -EBADMSG,
+	};
+	if (reply->type == REDIS_REPLY_ERROR)
+		return redis_errno(reply);
+	if (reply->type != REDIS_REPLY_ARRAY || reply->elements == 0)
+		return -EIO;
+	const redisReply *code = reply->element[0];
+	if (code->type != REDIS_REPLY_INTEGER || code->integer < 0 || code->integer >= REDIS_CODES)
+		return -EIO;
+	return codes[code->integer];
+}
