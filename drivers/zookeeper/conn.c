@@ -1,0 +1,225 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * libzookeeper_st on libuv. See conn.h.
+ *
+ * The library owns its socket and closes it whenever it likes, inside any of its calls. So after each of
+ * them it is asked again what it wants to wait for, and the poll handle is made anew when the descriptor
+ * changed or the call failed: the number may be the same and the socket another.
+ */
+#include "drivers/zookeeper/conn.h"
+
+#include <stdio.h>
+#include <syslog.h>
+#include <uv.h>
+
+#include "coord/driver.h"
+#include "coord/loop_uv.h"
+#include "drivers/zookeeper/request.h"
+
+enum { REPLIES_MAX = 64 }; /* read at once, before others have their turn */
+
+/* The library's lines begin with a date and an address, and speak of every attempt. */
+static void log_line(const char *message)
+{
+	const char *text = strstr(message, ":ZOO_");
+	coord_log(LOG_DEBUG, "zookeeper: %s", text ? text + 1 : message);
+}
+
+static void poll_closed(uv_handle_t *handle)
+{
+	free(handle);
+}
+
+static void poll_drop(struct zk_conn *conn)
+{
+	if (conn->poll)
+		uv_close((uv_handle_t *)conn->poll, poll_closed);
+	conn->poll = NULL;
+	conn->fd = -1;
+	conn->polled = 0;
+}
+
+static void conn_update(struct zk_conn *conn, bool fresh);
+
+/* Gives the library what happened, until it has read everything. */
+static void conn_process(struct zk_conn *conn, int events)
+{
+	int rc = ZOK;
+	for (unsigned i = 0; i < REPLIES_MAX && rc == ZOK && !conn->dead; i++) {
+		if (zoo_state(conn->zh) == ZOO_CONNECTING_STATE)
+			conn->handshake_ms = coord_now_ms(conn->loop);
+		rc = zookeeper_process(conn->zh, events);
+		events = ZOOKEEPER_READ;
+	}
+	if (!conn->dead)
+		conn_update(conn, rc != ZOK && rc != ZNOTHING);
+}
+
+static void on_poll(uv_poll_t *poll, int status, int events)
+{
+	struct zk_conn *conn = poll->data;
+	struct coord_loop *loop = conn->loop;
+	int what = 0;
+	if (status < 0 || (events & UV_READABLE))
+		what |= ZOOKEEPER_READ;
+	if (status < 0 || (events & UV_WRITABLE))
+		what |= ZOOKEEPER_WRITE;
+	loop->in_turn = true;
+	if (status < 0)
+		poll_drop(conn); /* it has stopped */
+	conn_process(conn, what);
+	loop->in_turn = false;
+	coord_loop_run(loop);
+}
+
+static int poll_start(struct zk_conn *conn, int fd, int events)
+{
+	if (!conn->poll || conn->fd != fd) {
+		poll_drop(conn);
+		uv_poll_t *poll = calloc(1, sizeof(*poll));
+		if (!poll)
+			return -ENOMEM;
+		int r = uv_poll_init(coord_loop_uv_get(conn->loop), poll, fd);
+		if (r < 0) {
+			free(poll);
+			return r;
+		}
+		poll->data = conn;
+		conn->poll = poll;
+		conn->fd = fd;
+	}
+	if (conn->polled == events)
+		return 0;
+	conn->polled = events;
+	return uv_poll_start(conn->poll, events, on_poll);
+}
+
+/* Asks the library what it waits for. fresh: its socket may be another one of the same number. */
+static void conn_update(struct zk_conn *conn, bool fresh)
+{
+	int fd = -1, interest = 0;
+	struct timeval wait = {0};
+	int rc = zookeeper_interest(conn->zh, &fd, &interest, &wait);
+	if (conn->dead)
+		return;
+	int state = zoo_state(conn->zh);
+	if (fresh || rc != ZOK || state != conn->state)
+		poll_drop(conn);
+	conn->state = state;
+	if (is_unrecoverable(conn->zh)) {
+		coord_timer_stop(conn->loop, &conn->timer);
+		return;
+	}
+	int events = (interest & ZOOKEEPER_READ ? UV_READABLE : 0) |
+		     (interest & ZOOKEEPER_WRITE ? UV_WRITABLE : 0);
+	if (rc != ZOK || fd < 0 || !events)
+		poll_drop(conn);
+	else if (poll_start(conn, fd, events) < 0)
+		poll_drop(conn);
+	uint64_t ms = (uint64_t)wait.tv_sec * 1000 + (uint64_t)wait.tv_usec / 1000 + 1;
+	coord_timer_start(conn->loop, &conn->timer, coord_now_ms(conn->loop) + ms);
+}
+
+static void on_timer(struct coord_timer *timer)
+{
+	struct zk_conn *conn = coord_container(timer, struct zk_conn, timer);
+	/* The library looks at its own clocks in here, sends pings and gives up on silent servers. */
+	conn_update(conn, false);
+}
+
+static void on_kick(struct coord_task *task)
+{
+	struct zk_conn *conn = coord_container(task, struct zk_conn, kick);
+	conn_update(conn, false);
+}
+
+void zk_conn_kick(struct zk_conn *conn)
+{
+	if (!conn->dead)
+		coord_loop_defer(conn->loop, &conn->kick);
+}
+
+/* Not from inside the library: whoever hears it may close the connection. */
+static void on_verdict(struct coord_task *task)
+{
+	struct zk_conn *conn = coord_container(task, struct zk_conn, verdict);
+	conn->events->ended(conn->user, zoo_state(conn->zh) == ZOO_AUTH_FAILED_STATE);
+}
+
+static void on_session(zhandle_t *zh, int type, int state, const char *path, void *context)
+{
+	struct zk_conn *conn = context;
+	(void)zh;
+	(void)path;
+	if (conn->dead || conn->failed || type != ZOO_SESSION_EVENT)
+		return;
+	if (state == ZOO_CONNECTED_STATE) {
+		/* A socket that broke while sending is closed without a word. */
+		if (conn->connected)
+			conn->events->disconnected(conn->user);
+		conn->connected = true;
+		conn->events->connected(conn->user);
+	} else if (state == ZOO_EXPIRED_SESSION_STATE || state == ZOO_AUTH_FAILED_STATE) {
+		conn->connected = false;
+		conn->failed = true;
+		coord_loop_defer(conn->loop, &conn->verdict);
+	} else if (conn->connected) {
+		conn->connected = false;
+		conn->events->disconnected(conn->user);
+	}
+}
+
+void zk_conn_watch(zhandle_t *zh, int type, int state, const char *path, void *context)
+{
+	struct zk_conn *conn = context;
+	(void)zh;
+	(void)state;
+	if (!conn->dead && type != ZOO_SESSION_EVENT && path)
+		conn->events->node(conn->user, path);
+}
+
+int zk_conn_new(struct coord_loop *loop, const char *addresses, int timeout_ms, bool in_order,
+	const struct zk_conn_events *events, void *user, struct zk_conn **ret)
+{
+	struct zk_conn *conn = calloc(1, sizeof(*conn));
+	if (!conn)
+		return -ENOMEM;
+	*conn = (struct zk_conn){.loop = loop,
+		.fd = -1,
+		.timer.fn = on_timer,
+		.kick.fn = on_kick,
+		.verdict.fn = on_verdict,
+		.events = events,
+		.user = user};
+	coord_list_init(&conn->reqs);
+	zoo_set_debug_level(ZOO_LOG_LEVEL_WARN);
+	zoo_deterministic_conn_order(in_order);
+	conn->zh = zookeeper_init2(
+		addresses, on_session, timeout_ms, NULL, conn, ZOO_NO_LOG_CLIENTENV, log_line);
+	if (!conn->zh) {
+		int r = errno ? -errno : -EIO;
+		free(conn);
+		return r;
+	}
+	zk_conn_kick(conn);
+	*ret = conn;
+	return 0;
+}
+
+void zk_conn_stop(struct zk_conn *conn)
+{
+	conn->dead = true;
+	coord_timer_stop(conn->loop, &conn->timer);
+	coord_loop_undefer(conn->loop, &conn->kick);
+	coord_loop_undefer(conn->loop, &conn->verdict);
+	poll_drop(conn);
+}
+
+void zk_conn_free(struct zk_conn *conn)
+{
+	if (!conn)
+		return;
+	zookeeper_close(conn->zh);
+	zk_reqs_free(conn);
+	free(conn);
+}
