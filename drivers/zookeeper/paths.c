@@ -40,7 +40,7 @@ static int root_append(char *root, struct coord_bytes path)
 {
 	struct coord_bytes part;
 	size_t len = strlen(root);
-	while (path.len && next_part(&path, &part)) {
+	while (next_part(&path, &part)) {
 		if (!is_plain(part))
 			return -EINVAL;
 		if (len + 1 + part.len >= ZK_ROOT_MAX)
@@ -59,7 +59,7 @@ int zk_root_make(const char *chroot, const char *namespace, char ret[ZK_ROOT_MAX
 	struct coord_bytes below = coord_bytes_of(chroot ? chroot : "");
 	if (below.len && below.data[0] == '/')
 		below = (struct coord_bytes){below.data + 1, below.len - 1};
-	int r = root_append(ret, below);
+	int r = below.len ? root_append(ret, below) : 0;
 	struct coord_bytes own = coord_bytes_of(namespace ? namespace : "");
 	if (!r && own.len == 0)
 		r = -EINVAL;
