@@ -5,10 +5,16 @@
  * The library owns its socket and closes it whenever it likes, inside any of its calls. So after each of
  * them it is asked again what it wants to wait for, and the poll handle is made anew when the descriptor
  * changed or the call failed: the number may be the same and the socket another.
+ *
+ * The library has more patience with a silent server than a lease has time: two thirds of the session
+ * time-out for each attempt to connect, and without end for one that answers pings and nothing else, as a
+ * server does that is cut off from its leader. So we shut the socket down earlier, and it goes to the
+ * next. The patience doubles each time, or a slow ensemble would never be given the time that it needs.
  */
 #include "drivers/zookeeper/conn.h"
 
 #include <stdio.h>
+#include <sys/socket.h>
 #include <syslog.h>
 #include <uv.h>
 
@@ -16,6 +22,7 @@
 #include "coord/loop_uv.h"
 #include "drivers/zookeeper/request.h"
 
+enum { PATIENCE_MIN_MS = 400 };
 enum { REPLIES_MAX = 64 }; /* read at once, before others have their turn */
 
 /* The library's lines begin with a date and an address, and speak of every attempt. */
@@ -139,6 +146,33 @@ void zk_conn_kick(struct zk_conn *conn)
 		coord_loop_defer(conn->loop, &conn->kick);
 }
 
+void zk_conn_expect(struct zk_conn *conn)
+{
+	if (!conn->dead && !conn->stall.active)
+		coord_timer_start(
+			conn->loop, &conn->stall, coord_now_ms(conn->loop) + conn->patience_ms);
+}
+
+void zk_conn_calm(struct zk_conn *conn)
+{
+	conn->patience_ms = conn->patience_least_ms;
+	if (conn->connected)
+		coord_timer_stop(conn->loop, &conn->stall);
+}
+
+static void on_stall(struct coord_timer *timer)
+{
+	struct zk_conn *conn = coord_container(timer, struct zk_conn, stall);
+	if (conn->connected)
+		coord_log(LOG_NOTICE, "zookeeper: %s does not answer: trying the next",
+			zoo_get_current_server(conn->zh));
+	if (conn->fd >= 0)
+		shutdown(conn->fd, SHUT_RDWR);
+	if (conn->patience_ms < 16 * conn->patience_least_ms)
+		conn->patience_ms *= 2;
+	zk_conn_expect(conn);
+}
+
 /* Not from inside the library: whoever hears it may close the connection. */
 static void on_verdict(struct coord_task *task)
 {
@@ -158,6 +192,7 @@ static void on_session(zhandle_t *zh, int type, int state, const char *path, voi
 		if (conn->connected)
 			conn->events->disconnected(conn->user);
 		conn->connected = true;
+		coord_timer_stop(conn->loop, &conn->stall);
 		conn->events->connected(conn->user);
 	} else if (state == ZOO_EXPIRED_SESSION_STATE || state == ZOO_AUTH_FAILED_STATE) {
 		conn->connected = false;
@@ -165,6 +200,8 @@ static void on_session(zhandle_t *zh, int type, int state, const char *path, voi
 		coord_loop_defer(conn->loop, &conn->verdict);
 	} else if (conn->connected) {
 		conn->connected = false;
+		coord_timer_stop(conn->loop, &conn->stall);
+		zk_conn_expect(conn);
 		conn->events->disconnected(conn->user);
 	}
 }
@@ -187,11 +224,16 @@ int zk_conn_new(struct coord_loop *loop, const char *addresses, int timeout_ms, 
 	*conn = (struct zk_conn){.loop = loop,
 		.fd = -1,
 		.timer.fn = on_timer,
+		.stall.fn = on_stall,
 		.kick.fn = on_kick,
 		.verdict.fn = on_verdict,
 		.events = events,
 		.user = user};
 	coord_list_init(&conn->reqs);
+	conn->patience_least_ms = (uint64_t)timeout_ms / 5;
+	if (conn->patience_least_ms < PATIENCE_MIN_MS)
+		conn->patience_least_ms = PATIENCE_MIN_MS;
+	conn->patience_ms = conn->patience_least_ms;
 	zoo_set_debug_level(ZOO_LOG_LEVEL_WARN);
 	zoo_deterministic_conn_order(in_order);
 	conn->zh = zookeeper_init2(
@@ -202,6 +244,7 @@ int zk_conn_new(struct coord_loop *loop, const char *addresses, int timeout_ms, 
 		return r;
 	}
 	zk_conn_kick(conn);
+	zk_conn_expect(conn);
 	*ret = conn;
 	return 0;
 }
@@ -210,6 +253,7 @@ void zk_conn_stop(struct zk_conn *conn)
 {
 	conn->dead = true;
 	coord_timer_stop(conn->loop, &conn->timer);
+	coord_timer_stop(conn->loop, &conn->stall);
 	coord_loop_undefer(conn->loop, &conn->kick);
 	coord_loop_undefer(conn->loop, &conn->verdict);
 	poll_drop(conn);

@@ -25,7 +25,8 @@ struct zk_conn {
 	struct uv_poll_s *poll;
 	int fd, polled; /* polled: the events asked for, 0: none */
 	int state; /* the library's, when it was last asked */
-	struct coord_timer timer;
+	struct coord_timer timer, stall;
+	uint64_t patience_ms, patience_least_ms;
 	struct coord_task kick, verdict;
 	const struct zk_conn_events *events;
 	void *user;
@@ -39,6 +40,10 @@ int zk_conn_new(struct coord_loop *, const char *addresses, int timeout_ms, bool
 	const struct zk_conn_events *, void *user, struct zk_conn **ret);
 /* After the library was given something to send. */
 void zk_conn_kick(struct zk_conn *);
+/* An answer is due: if it does not come in time, another server is tried. Calm: it came. While there is no
+ * connection the same holds for each attempt. */
+void zk_conn_expect(struct zk_conn *);
+void zk_conn_calm(struct zk_conn *);
 /* For the library's node watches; the context is the connection. */
 void zk_conn_watch(zhandle_t *, int type, int state, const char *path, void *context);
 /* Stops everything that runs on the loop. What is outstanding is answered by the free alone. */

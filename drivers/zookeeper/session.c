@@ -254,6 +254,7 @@ static void renew_end(struct coord_op *op)
 		zk_answer(op, zo->status, zo->sent);
 		return;
 	}
+	zk_conn_calm(zs->conn);
 	op->sent_ms = zs->confirmed_ms;
 	op->ttl_ms = zs->ttl_ms;
 	zs->confirmed_ms = zo->sent_ms;
@@ -328,6 +329,7 @@ void zk_renew(struct coord_session *session, struct coord_op *op)
 			return;
 		coord_list_remove(&zg->guard_link);
 	}
+	zk_conn_expect(zs->conn);
 }
 
 /* ---- What the connection tells, once it is open ---- */
@@ -399,9 +401,14 @@ static void session_end(struct zk_session *zs)
 		zs->stale[zs->stale_next++ % ZK_STALE_MAX] = zs->sid;
 		zs->sid = 0;
 	}
-	while (!coord_list_empty(&zs->ops))
-		zk_answer(coord_container(zs->ops.next, struct coord_op, link), -ECANCELED,
-			COORD_SENT_UNKNOWN);
+	while (!coord_list_empty(&zs->ops)) {
+		struct coord_op *op = coord_container(zs->ops.next, struct coord_op, link);
+		/* Who asks whether he still holds need not wait for the next session to hear it. */
+		if (op->call == COORD_CALL_LOCK_CHECK)
+			zk_answer(op, -ESTALE, COORD_SENT_ANSWERED);
+		else
+			zk_answer(op, -ECANCELED, COORD_SENT_UNKNOWN);
+	}
 	struct zk_grant *zg;
 	coord_list_each (zg, &zs->grants, link)
 		zk_grant_end(zg);

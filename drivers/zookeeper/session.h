@@ -25,7 +25,8 @@
 #include "drivers/zookeeper/watch.h"
 
 enum {
-	ZK_VALUE_MAX = 1000 * 1000, /* the server's limit for a whole request is 1 MiB less one */
+	ZK_VALUE_MAX =
+		1045000, /* the whole request may have 1 MiB less one, two paths and an ACL in it */
 	ZK_STALE_MAX = 32,
 	ZK_GUARD_MS =
 		20, /* a new node of ours is watched after so long: most locks are gone by then */
