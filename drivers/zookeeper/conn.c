@@ -14,6 +14,7 @@
 #include "drivers/zookeeper/conn.h"
 
 #include <stdio.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <syslog.h>
 #include <uv.h>
@@ -22,7 +23,7 @@
 #include "coord/loop_uv.h"
 #include "drivers/zookeeper/request.h"
 
-enum { PATIENCE_MIN_MS = 400 };
+enum { PATIENCE_MIN_MS = 400, STUCK_MAX = 100 };
 enum { REPLIES_MAX = 64 }; /* read at once, before others have their turn */
 
 /* The library's lines begin with a date and an address, and speak of every attempt. */
@@ -48,6 +49,40 @@ static void poll_drop(struct zk_conn *conn)
 
 static void conn_update(struct zk_conn *conn, bool fresh);
 
+static void sent_nothing(int rc, const struct Stat *stat, const void *data)
+{
+	(void)rc;
+	(void)stat;
+	(void)data;
+}
+
+/* Makes the library leave its server. It sees the end of the stream when it reads next; if it does not read
+ * any more, it sees it when it writes. */
+void zk_conn_reset(struct zk_conn *conn)
+{
+	conn->unread = conn->stuck = 0;
+	if (conn->fd < 0)
+		return;
+	shutdown(conn->fd, SHUT_RDWR);
+	if (conn->connected)
+		zoo_aexists(conn->zh, "/", 0, sent_nothing, NULL);
+	zk_conn_kick(conn);
+}
+
+/* After a length that it has no memory for (each negative one) the library does not read again, and says
+ * nothing: that would be a loop without end. */
+static bool conn_is_stuck(struct zk_conn *conn)
+{
+	int unread = 0;
+	if (conn->fd < 0 || ioctl(conn->fd, FIONREAD, &unread) < 0 || unread == 0 ||
+		unread < conn->unread)
+		conn->stuck = 0;
+	else
+		conn->stuck++;
+	conn->unread = unread;
+	return conn->stuck > STUCK_MAX;
+}
+
 /* Gives the library what happened, until it has read everything. */
 static void conn_process(struct zk_conn *conn, int events)
 {
@@ -56,6 +91,8 @@ static void conn_process(struct zk_conn *conn, int events)
 		if (zoo_state(conn->zh) == ZOO_CONNECTING_STATE)
 			conn->handshake_ms = coord_now_ms(conn->loop);
 		rc = zookeeper_process(conn->zh, events);
+		if (i == 0 && rc == ZNOTHING && conn_is_stuck(conn))
+			zk_conn_reset(conn);
 		events = ZOOKEEPER_READ;
 	}
 	if (!conn->dead)
@@ -166,8 +203,7 @@ static void on_stall(struct coord_timer *timer)
 	if (conn->connected)
 		coord_log(LOG_NOTICE, "zookeeper: %s does not answer: trying the next",
 			zoo_get_current_server(conn->zh));
-	if (conn->fd >= 0)
-		shutdown(conn->fd, SHUT_RDWR);
+	zk_conn_reset(conn);
 	if (conn->patience_ms < 16 * conn->patience_least_ms)
 		conn->patience_ms *= 2;
 	zk_conn_expect(conn);

@@ -24,6 +24,7 @@ struct zk_conn {
 	struct coord_loop *loop;
 	struct uv_poll_s *poll;
 	int fd, polled; /* polled: the events asked for, 0: none */
+	int unread, stuck; /* bytes that the library left lying, and how often */
 	int state; /* the library's, when it was last asked */
 	struct coord_timer timer, stall;
 	uint64_t patience_ms, patience_least_ms;
@@ -44,6 +45,8 @@ void zk_conn_kick(struct zk_conn *);
  * connection the same holds for each attempt. */
 void zk_conn_expect(struct zk_conn *);
 void zk_conn_calm(struct zk_conn *);
+/* Goes to the next server, in the same session. */
+void zk_conn_reset(struct zk_conn *);
 /* For the library's node watches; the context is the connection. */
 void zk_conn_watch(zhandle_t *, int type, int state, const char *path, void *context);
 /* Stops everything that runs on the loop. What is outstanding is answered by the free alone. */

@@ -436,6 +436,14 @@ void zk_unlock(struct coord_session *session, struct coord_op *op)
 	}
 }
 
+/* Whatever went wrong, it does not say that the lock is lost. */
+static void check_failed(struct coord_op *op, int rc)
+{
+	enum coord_sent sent;
+	int status = zk_error(rc, &sent);
+	zk_answer(op, status == -ETIMEDOUT ? status : -EHOSTDOWN, COORD_SENT_UNKNOWN);
+}
+
 static void check_exists(struct zk_req *req)
 {
 	struct coord_op *op = req->op;
@@ -444,11 +452,14 @@ static void check_exists(struct zk_req *req)
 	if (req->rc == ZOK && req->stat->ephemeralOwner == zs->sid) {
 		zg->czxid = (uint64_t)req->stat->czxid;
 		granted(op);
+	} else if (req->rc == ZOK && zk_op_of(op)->tries++ == 0) {
+		/* It has one owner for ever: an answer that says otherwise was not decoded. */
+		zk_failed(op, zk_exists(zs, op, req->path, false, check_exists, NULL));
 	} else if (req->rc == ZOK || req->rc == ZNONODE) {
 		zk_grant_end(zg);
 		zk_answer(op, -ESTALE, COORD_SENT_ANSWERED);
 	} else {
-		zk_answer_rc(op, req->rc);
+		check_failed(op, req->rc);
 	}
 }
 
@@ -459,7 +470,7 @@ static void check_found(struct zk_req *req)
 	struct queue queue;
 	char path[ZK_PATH_MAX];
 	if (req->rc != ZOK && req->rc != ZNONODE) {
-		zk_answer_rc(op, req->rc);
+		check_failed(op, req->rc);
 	} else if (!find_name(req, zg, &queue)) {
 		zk_grant_end(zg);
 		zk_answer(op, -ESTALE, COORD_SENT_ANSWERED);

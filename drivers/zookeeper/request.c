@@ -90,7 +90,11 @@ static int req_sent(struct zk_req *req, int rc)
 /* The answer, on the loop; or, while a session ends, on its worker, and then nobody hears of it. */
 static void req_answer(struct zk_req *req, int rc)
 {
+	enum coord_sent sent;
 	req->rc = rc;
+	/* A code that no server gives: what comes over this connection cannot be relied upon. */
+	if (!req->conn->dead && zk_error(rc, &sent) == -EIO)
+		zk_conn_reset(req->conn);
 	if (!req->conn->dead && !req->orphan)
 		req->done(req);
 	req_free(req);

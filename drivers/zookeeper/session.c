@@ -188,10 +188,15 @@ static void guard_check(struct zk_req *req)
 		return;
 	bool ours = req->rc == ZOK && req->stat && req->stat->ephemeralOwner == req->zs->sid &&
 		    (uint64_t)req->stat->czxid == zg->czxid;
+	/* The library takes an answer that does not decode for one with anything in it; the next request
+	 * shows then that the connection is spoilt. */
+	bool doubt = req->rc == ZOK && !ours && !zg->doubted;
 	if (ours)
 		zg->guarded = zg->self.point != NULL;
-	else if (req->rc == ZOK || req->rc == ZNONODE)
+	else if (!doubt && (req->rc == ZOK || req->rc == ZNONODE))
 		zk_grant_gone(zg);
+	if (req->rc == ZOK)
+		zg->doubted = doubt;
 	if (zg->held && !zg->guarded)
 		zk_grant_held(zg, zg->czxid); /* once more */
 }
@@ -288,6 +293,12 @@ static void renew_read(struct zk_req *req)
 	struct zk_session *zs = req->zs;
 	struct zk_op *zo = zk_op_of(req->op);
 	bool ours = req->rc != ZOK || !zs->claimed || req->stat->ephemeralOwner == zs->sid;
+	if (!ours && !zs->doubted) {
+		zs->doubted = true;
+		renew_step(req, ZDATAINCONSISTENCY);
+		return;
+	}
+	zs->doubted = false;
 	if ((req->rc == ZNONODE && zs->claimed) || !ours) {
 		coord_log(LOG_ERR, "the claim on the member id was taken away");
 		zo->status = -ESTALE;
@@ -390,7 +401,7 @@ static void closing_start(struct coord_task *task)
 /* Everything of the epoch ends here; on the server it does with the session. */
 static void session_end(struct zk_session *zs)
 {
-	zs->open = zs->claimed = false;
+	zs->open = zs->claimed = zs->doubted = false;
 	coord_timer_stop(zs->loop, &zs->guard);
 	coord_timer_stop(zs->loop, &zs->open_timer);
 	zk_resolving_drop(zs->resolving);

@@ -45,6 +45,7 @@ struct zk_session {
 	struct zk_conn *conn;
 	uint32_t epoch;
 	bool open, claimed;
+	bool doubted; /* the claim looked like another's once */
 	int64_t sid;
 	uint64_t ttl_ms;
 	uint64_t
@@ -115,6 +116,7 @@ struct zk_grant {
 	bool held; /* granted, or joined */
 	bool guarded; /* a watch is on the node, and was not told anything */
 	bool contended; /* told so */
+	bool doubted; /* its node looked like another's once */
 	uint64_t czxid;
 	struct zk_interest self, queue; /* the node; the directory, while it is shared */
 	char seq[12]; /* of a contender */
