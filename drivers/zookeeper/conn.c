@@ -49,6 +49,14 @@ static void poll_drop(struct zk_conn *conn)
 
 static void conn_update(struct zk_conn *conn, bool fresh);
 
+/* Before each call that may send a connection request. */
+static void handshake_stamp(struct zk_conn *conn)
+{
+	int state = zoo_state(conn->zh);
+	if (state != ZOO_CONNECTED_STATE && state != ZOO_ASSOCIATING_STATE)
+		conn->handshake_ms = coord_now_ms(conn->loop);
+}
+
 static void sent_nothing(int rc, const struct Stat *stat, const void *data)
 {
 	(void)rc;
@@ -88,8 +96,7 @@ static void conn_process(struct zk_conn *conn, int events)
 {
 	int rc = ZOK;
 	for (unsigned i = 0; i < REPLIES_MAX && rc == ZOK && !conn->dead; i++) {
-		if (zoo_state(conn->zh) == ZOO_CONNECTING_STATE)
-			conn->handshake_ms = coord_now_ms(conn->loop);
+		handshake_stamp(conn);
 		rc = zookeeper_process(conn->zh, events);
 		if (i == 0 && rc == ZNOTHING && conn_is_stuck(conn))
 			zk_conn_reset(conn);
@@ -143,6 +150,7 @@ static void conn_update(struct zk_conn *conn, bool fresh)
 {
 	int fd = -1, interest = 0;
 	struct timeval wait = {0};
+	handshake_stamp(conn);
 	int rc = zookeeper_interest(conn->zh, &fd, &interest, &wait);
 	if (conn->dead)
 		return;
