@@ -27,7 +27,7 @@ enum { PATIENCE_MIN_MS = 400, STUCK_MAX = 100 };
 enum { REPLIES_MAX = 64 }; /* read at once, before others have their turn */
 
 /* The library's lines begin with a date and an address, and speak of every attempt. */
-static void log_line(const char *message)
+void zk_conn_log(const char *message)
 {
 	const char *text = strstr(message, ":ZOO_");
 	coord_log(LOG_DEBUG, "zookeeper: %s", text ? text + 1 : message);
@@ -281,7 +281,7 @@ int zk_conn_new(struct coord_loop *loop, const char *addresses, int timeout_ms, 
 	zoo_set_debug_level(ZOO_LOG_LEVEL_WARN);
 	zoo_deterministic_conn_order(in_order);
 	conn->zh = zookeeper_init2(
-		addresses, on_session, timeout_ms, NULL, conn, ZOO_NO_LOG_CLIENTENV, log_line);
+		addresses, on_session, timeout_ms, NULL, conn, ZOO_NO_LOG_CLIENTENV, zk_conn_log);
 	if (!conn->zh) {
 		int r = errno ? -errno : -EIO;
 		free(conn);

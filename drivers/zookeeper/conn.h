@@ -49,6 +49,8 @@ void zk_conn_calm(struct zk_conn *);
 void zk_conn_reset(struct zk_conn *);
 /* For the library's node watches; the context is the connection. */
 void zk_conn_watch(zhandle_t *, int type, int state, const char *path, void *context);
+/* The library's log. Any thread. */
+void zk_conn_log(const char *message);
 /* Stops everything that runs on the loop. What is outstanding is answered by the free alone. */
 void zk_conn_stop(struct zk_conn *);
 /* Ends the session, which may block for seconds while connected, and frees. On any thread, after stop. */

@@ -63,6 +63,38 @@ static void open_end(struct zk_session *zs)
 
 static void claim_send(struct zk_session *zs);
 
+enum { PASSWORD = 16, CLAIM_MAX = COORD_IDENTITY_MAX + 2 * PASSWORD + 2 };
+
+/* Who we are, and on a second line the password of the session. */
+static size_t claim_text(struct zk_session *zs, char ret[CLAIM_MAX])
+{
+	const clientid_t *id = zoo_client_id(zs->conn->zh);
+	size_t len = coord_identity_format(&coord_session_config(zs->session)->identity, ret);
+	ret[len++] = '\n';
+	for (size_t i = 0; i < PASSWORD; i++)
+		len += (size_t)sprintf(ret + len, "%02x", (unsigned char)id->passwd[i]);
+	return len;
+}
+
+/* Splits it; false without a password. */
+static bool claim_parse(struct coord_bytes *text, char ret_password[PASSWORD])
+{
+	const char *end = text->len ? memchr(text->data, '\n', text->len) : NULL;
+	if (!end)
+		return false;
+	size_t rest = text->len - (size_t)(end + 1 - text->data);
+	text->len = (size_t)(end - text->data);
+	if (rest != 2 * PASSWORD)
+		return false;
+	for (size_t i = 0; i < PASSWORD; i++) {
+		char two[3] = {end[1 + 2 * i], end[2 + 2 * i]}, *stop;
+		ret_password[i] = (char)strtoul(two, &stop, 16);
+		if (*stop || two[0] == '-' || two[0] == '+' || two[0] == ' ')
+			return false;
+	}
+	return true;
+}
+
 static void claimed(struct zk_req *req)
 {
 	struct zk_session *zs = req->zs;
@@ -111,27 +143,37 @@ static void claim_read(struct zk_req *req)
 	}
 	if (open_failed(zs, req->rc, "the claim on the member id cannot be read"))
 		return;
+	struct coord_bytes text = req->data;
+	char password[PASSWORD] = {0};
+	bool has_password = claim_parse(&text, password);
 	int64_t sid = req->stat->ephemeralOwner;
 	if (sid == zs->sid) {
 		zs->claimed = true;
 		open_end(zs);
 		return;
 	}
-	bool known = coord_identity_parse(req->data, &other) == 0;
+	bool known = coord_identity_parse(text, &other) == 0;
 	enum coord_claim claim =
 		known ? coord_identity_compare(&config->identity, &other) : COORD_CLAIM_ELSEWHERE;
 	bool replace = zk_is_stale(zs, sid) ||
 		       ((zs->open_op->flags & COORD_OP_REPLACE_STALE) && claim == COORD_CLAIM_DEAD);
 	if (!replace) {
-		open_fail(zs, claim_refuse(zs, req->data, claim == COORD_CLAIM_OURS));
+		open_fail(zs, claim_refuse(zs, text, claim == COORD_CLAIM_OURS));
 		return;
 	}
 	if (!zk_is_stale(zs, sid) && sid)
 		zs->stale[zs->stale_next++ % ZK_STALE_MAX] = sid;
-	char text[COORD_IDENTITY_MAX];
-	size_t len = coord_identity_format(&config->identity, text);
+	/* The whole session, if we can; else its claim alone, and the rest times out. */
+	struct zk_op *zo = zk_op_of(zs->open_op);
+	if (has_password && sid && !zo->took_over &&
+		zk_takeover(zs, sid, password, claim_send) == 0) {
+		zo->took_over = true;
+		return;
+	}
+	char own[CLAIM_MAX];
+	size_t len = claim_text(zs, own);
 	open_unsent(zs, zk_replace(zs, zs->open_op, req->path, req->stat->version,
-				(struct coord_bytes){text, len}, claimed, NULL));
+				(struct coord_bytes){own, len}, claimed, NULL));
 }
 
 static void claim_made(struct zk_req *req)
@@ -150,8 +192,10 @@ static void claim_made(struct zk_req *req)
 static void claim_send(struct zk_session *zs)
 {
 	const struct coord_config *config = coord_session_config(zs->session);
-	char path[ZK_PATH_MAX], text[COORD_IDENTITY_MAX];
-	size_t len = coord_identity_format(&config->identity, text);
+	char path[ZK_PATH_MAX], text[CLAIM_MAX];
+	if (!zs->conn->connected)
+		return; /* begins anew when it is */
+	size_t len = claim_text(zs, text);
 	zk_path_claim(zs->root, config->member, path);
 	open_unsent(zs, zk_create(zs, zs->open_op, path, (struct coord_bytes){text, len},
 				ZOO_EPHEMERAL, claim_made, NULL));
@@ -285,6 +329,8 @@ static void resolved(void *user, const char *addresses, const char *why)
 		open_fail(zs, -EHOSTUNREACH);
 		return;
 	}
+	free(zs->addresses);
+	zs->addresses = strdup(addresses);
 	int r = zk_conn_new(zs->loop, addresses, (int)config->membership_timeout_ms,
 		!coord_config_bool(config, "randomize_hosts"), &events, zs, &zs->conn);
 	if (!r && zs->auth)

@@ -406,6 +406,7 @@ static void session_end(struct zk_session *zs)
 	coord_timer_stop(zs->loop, &zs->open_timer);
 	zk_resolving_drop(zs->resolving);
 	zs->resolving = NULL;
+	zk_takeover_drop(zs);
 	if (zs->conn)
 		zk_conn_stop(zs->conn);
 	if (zs->sid) {
@@ -474,6 +475,8 @@ void zk_session_free(struct coord_session *session)
 		coord_list_remove(&zg->link);
 		zg->zs = NULL;
 	}
+	zk_takeover_end(zs);
+	free(zs->addresses);
 	zk_hosts_done(&zs->hosts);
 	if (zs->auth)
 		explicit_bzero(zs->auth, strlen(zs->auth));

@@ -7,6 +7,7 @@
  *   conn.c       the client library on the loop
  *   request.c    its requests and error codes
  *   open.c       from the host names to the claim on the member id
+ *   takeover.c   ends sessions that a dead process left
  *   session.c    ops, grants, renew, close
  *   locks.c      contenders: acquire, release, check
  *   looks.c      who holds what; breaking
@@ -63,6 +64,8 @@ struct zk_session {
 	struct coord_op *open_op;
 	struct coord_timer open_timer;
 	struct zk_resolving *resolving;
+	struct zk_takeover *takeover;
+	char *addresses; /* numeric, of the last resolution */
 	/* While it closes. */
 	struct zk_closing *closing;
 };
@@ -83,7 +86,7 @@ struct zk_op {
 	enum coord_sent sent;
 	uint64_t sent_ms;
 	bool cancelled, parked, waited; /* locks.c */
-	bool no_root, no_claims; /* open.c */
+	bool no_root, no_claims, took_over; /* open.c */
 	struct zk_interest interest;
 	struct coord_row *leader; /* groups.c */
 	char path[ZK_PATH_MAX];
@@ -138,6 +141,14 @@ void zk_grant_path(const struct zk_grant *, char ret[ZK_PATH_MAX]);
 /* Its node is gone, and not by us. */
 void zk_grant_gone(struct zk_grant *);
 void zk_grant_done(struct coord_session *, struct coord_grant *);
+
+/* Ends a session that nobody uses any more, given its password; then calls fn. -errno: it does not. */
+int zk_takeover(
+	struct zk_session *, int64_t sid, const char password[16], void (*fn)(struct zk_session *));
+/* fn will not be called. */
+void zk_takeover_drop(struct zk_session *);
+/* Waits for its end. */
+void zk_takeover_end(struct zk_session *);
 
 /* Did the session that owns an ephemeral node end, as we know? */
 bool zk_is_stale(const struct zk_session *, int64_t sid);
