@@ -264,7 +264,10 @@ static void session_lease(struct coord *coord, const struct coord_op *op)
 	uint64_t period = (session->ttl_ms - core_margin_ms(session->ttl_ms)) / 4;
 	if (session->ttl_ms <= core_margin_ms(session->ttl_ms))
 		period = 0;
-	coord_timer_start(coord->loop, &session->renew_timer, op->sent_ms + (period ? period : 1));
+	/* Where a lease counts from a request before this one, the next is not due at once. */
+	uint64_t next = op->sent_ms + (period ? period : 1);
+	uint64_t least = coord_now_ms(coord->loop) + period / 2;
+	coord_timer_start(coord->loop, &session->renew_timer, next > least ? next : least);
 }
 
 static void session_until(struct coord_timer *timer)
