@@ -26,6 +26,9 @@ static const struct fake_kind {
 	{"least", COORD_LOSS_LEASE, 0},
 };
 
+/* Of a module that is linked in. */
+extern const struct coord_driver toozfs_driver __attribute__((weak));
+
 static bool fake_open(struct target *target, const char *name)
 {
 	for (size_t i = 0; i < sizeof(fakes) / sizeof(*fakes); i++) {
@@ -105,6 +108,8 @@ int target_parse(struct target *target, int argc, char **argv, char *const **ret
 	static char dir[] = "/tmp/conformance-XXXXXX", url[64];
 	bool well = true;
 	int opt;
+	if (&toozfs_driver)
+		coord_driver_register(&toozfs_driver);
 	while ((opt = getopt(argc, argv, "o:")) != -1)
 		well = well && opt == 'o' && add_option(target, optarg);
 	if (!well || optind >= argc) {
