@@ -288,5 +288,13 @@ class CapabilitiesFile(Capabilities, lib.File):
     pass
 
 
+class CapabilitiesRedis(Capabilities, lib.Redis):
+    pass
+
+
+class CapabilitiesZooKeeper(Capabilities, lib.ZooKeeper):
+    pass
+
+
 if __name__ == "__main__":
     lib.main()

@@ -135,7 +135,7 @@ class LeadersMemory(Leaders, lib.Memory):
     pass
 
 
-class LeadersFile(Leaders, lib.File):
+class TwoMounts(Leaders):
     def test_under_the_id_of_another_mounts_member(self):
         lib.write(self.b("groups/g/theirs"), b"")
         fd = self.open(self.here)
@@ -144,6 +144,18 @@ class LeadersFile(Leaders, lib.File):
             os.write(fd, b"theirs\n")
             fcntl.flock(fd, EX | NB)
         self.fails((errno.EACCES, errno.EPERM, errno.ENOENT, errno.EINVAL), campaign)
+
+
+class LeadersFile(TwoMounts, lib.File):
+    pass
+
+
+class LeadersRedis(TwoMounts, lib.Redis):
+    pass
+
+
+class LeadersZooKeeper(TwoMounts, lib.ZooKeeper):
+    pass
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ An agent is a process that does system calls on command, so that a test can say 
 several processes open, lock, write and die.
 
 Environment: TOOZFS (the program), TOOZFS_TEST_LIMIT (seconds, default 120), TOOZFS_SLOW (a factor for
-all waits, for sanitizers and valgrind), TOOZFS_LONG=1 (the long form of a test).
+all waits, for sanitizers and valgrind), TOOZFS_LONG=1 (the long form of a test), TOOZFS_STORE (redis or
+zookeeper: only the cases on that; without it, those on memory and file).
 """
 import contextlib
 import ctypes
@@ -513,6 +514,15 @@ class ZooKeeper(Served):
     kind = "zookeeper"
 
 
+class _Loader(unittest.TestLoader):
+    """Only the cases of the store that the environment names, or those that need no server."""
+
+    def loadTestsFromTestCase(self, testCaseClass):  # noqa: N802, pylint: disable=invalid-name
+        if getattr(testCaseClass, "kind", "") != os.environ.get("TOOZFS_STORE", ""):
+            return self.suiteClass()
+        return super().loadTestsFromTestCase(testCaseClass)
+
+
 def _descendants(pid):
     """Every process below pid, children first named."""
     found = []
@@ -555,7 +565,7 @@ def _clean_up():
 
 def _run_cases():
     libc.prctl(PR_SET_CHILD_SUBREAPER, 1)
-    program = unittest.main(module="__main__", exit=False, verbosity=2)
+    program = unittest.main(module="__main__", exit=False, verbosity=2, testLoader=_Loader())
     sys.stderr.flush()
     result = program.result
     if not result.wasSuccessful():
