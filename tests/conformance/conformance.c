@@ -2,10 +2,10 @@
 /*
  * What every driver must do, tried through the core with two coordinators on the real loop.
  *
- *   conformance [-o NAME=VALUE]... URL [TEST...]
+ *   conformance [-r] [-o NAME=VALUE]... URL [TEST...]
  *
  * For URL see target.h. Tests are skipped by what the driver declares, never by its name. Exit status:
- * 0 all passed, 1 some failed, 77 the backend is not there.
+ * 0 all passed, 1 some failed, 77 the backend is not there (1 with -r).
  *
  * Names carry the process id and a count, so that a shared server may be used, and used again.
  */
@@ -201,7 +201,7 @@ int main(int argc, char **argv)
 		return hold(names + 1);
 	if (!fork_dead()) {
 		fprintf(stderr, "%s: no such backend here\n", t.target.url);
-		return 77;
+		return t.target.required ? 1 : 77;
 	}
 	if (!world_open())
 		return 1;

@@ -110,10 +110,14 @@ int target_parse(struct target *target, int argc, char **argv, char *const **ret
 	int opt;
 	if (&toozfs_driver)
 		coord_driver_register(&toozfs_driver);
-	while ((opt = getopt(argc, argv, "o:")) != -1)
-		well = well && opt == 'o' && add_option(target, optarg);
+	while ((opt = getopt(argc, argv, "ro:")) != -1) {
+		if (opt == 'r')
+			target->required = true;
+		else
+			well = well && opt == 'o' && add_option(target, optarg);
+	}
 	if (!well || optind >= argc) {
-		fprintf(stderr, "usage: %s [-o NAME=VALUE]... URL [TEST...]\n", argv[0]);
+		fprintf(stderr, "usage: %s [-r] [-o NAME=VALUE]... URL [TEST...]\n", argv[0]);
 		return 2;
 	}
 	target->url = argv[optind];
