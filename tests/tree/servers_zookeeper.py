@@ -80,8 +80,16 @@ class Own(trouble.Base, lib.Case):
 
     def setUp(self):
         self.server = lib.server("zookeeper")
+        self.addCleanup(self.revive)
         self.ns = self.server.namespace()
         super().setUp()
+
+    def revive(self):
+        """Whatever a test that failed left it in."""
+        if self.server.process.poll() is not None:
+            self.server.start()
+        elif self.server.paused:
+            self.server.cont()
 
     def url(self, port=None):
         return self.server.url(self.ns, port)
