@@ -75,7 +75,7 @@ def said(server):
         return ""
 
 
-class Own(trouble.Base, lib.Case):
+class Own:
     kind = "zookeeper"
 
     def setUp(self):
@@ -95,8 +95,10 @@ class Own(trouble.Base, lib.Case):
         return self.server.url(self.ns, port)
 
 
-class Trouble(Own, trouble.Trouble):
+class Trouble(Own, trouble.Trouble, lib.Case):
     """On the server of the whole program: it comes back as it was."""
+
+    believes_junk = True
 
     def test_restarted(self):
         """Sessions survive a restart that is quick enough. The JVM may not be; then it is a loss."""

@@ -203,6 +203,18 @@ class Base:
                 return False
         lib.wait_until(confirmed, "a confirmation", 2 * lib.PATIENCE_S)
 
+    def settled(self, agent, fd):
+        """True: the backend confirms it; False: it is lost."""
+        end = time.monotonic() + 2 * lib.PATIENCE_S
+        while True:
+            try:
+                agent.fsync(fd)
+                return True
+            except OSError as error:
+                if error.errno == errno.EIO:
+                    return False
+            self.assertLess(time.monotonic(), end, "neither kept nor lost")
+
     def loses(self, agent, fd):
         def lost():
             try:
@@ -225,7 +237,11 @@ class Base:
             lib.wait_until(lambda: any(x.done() for x in left), "the next holder",
                            2 * lib.PATIENCE_S)
             ready = [x for x in left if x.done()]
-            self.assertEqual(len(ready), 1, "two hold at once")
+            if len(ready) > 1:
+                for agent in ready:
+                    agent.result()
+                self.assertLessEqual(sum(self.settled(x, x.fd) for x in ready), 1, "two hold at once")
+                raise AssertionError("one was granted and lost")
             ready[0].result()
             ready[0].flock(ready[0].fd, UN)
             left.remove(ready[0])
@@ -246,20 +262,23 @@ class Base:
                         fcntl.flock(fd, EX | NB)
                     finally:
                         os.close(fd)
-                return True
+                with lib.suppressed():
+                    os.mkdir(self.a("groups", name))
+                lib.write(self.a("groups", name, "m"), b"x")
+                same = lib.read(self.b("groups", name, "m")) == b"x"
+                os.unlink(self.a("groups", name, "m"))
+                os.rmdir(self.a("groups", name))
+                return same
             except OSError:
                 return False
         lib.wait_until(done, "the mounts to work again", 3 * lib.PATIENCE_S)
         self.state(self.a, "connected")
-        os.mkdir(self.a("groups", name))
-        lib.write(self.a("groups", name, "m"), b"x")
-        self.assertEqual(lib.read(self.b("groups", name, "m")), b"x")
-        os.unlink(self.a("groups", name, "m"))
-        os.rmdir(self.a("groups", name))
 
 
 class Trouble(Base):
     """Connections that end, stall and lie, with locks held and waiters queued."""
+
+    believes_junk = False  # may noise look as if the session had ended?
 
     def test_cut(self):
         self.hold()
@@ -296,12 +315,15 @@ class Trouble(Base):
         self.hold()
         for count in (1, 4, 1000):
             self.proxy.garble(count)
-            self.keeps(self.holder, self.fd)
+            if not self.settled(self.holder, self.fd):
+                self.assertTrue(self.believes_junk, "lost")
+                break
             self.proxy.garble(0)
             self.proxy.cut()
-            self.keeps(self.holder, self.fd)
+        self.proxy.garble(0)
         self.assertIsNone(self.a.process.poll())
-        self.served()
+        self.holder.flock(self.fd, UN)
+        self.drain()
         self.works()
 
     def test_slow(self):
