@@ -12,7 +12,7 @@ from lib import EX, NB, SH, UN, servers
 from trouble import LEASE_S, OPTIONS, RW
 
 RECORD = struct.Struct(">iiiqi")  # of a connect response: length, version, time-out, session, password
-JUNK = [b"\x00\x00\x00\x00" * 100, b"\x7f\xff\xff\xff" + b"x" * 1000, b"\xff\xff\xff\xff" + b"x" * 100,
+JUNK = [b"\x00\x00\x00\x00" * 100, b"\x10\x00\x00\x00" + b"x" * 1000, b"\xff\xff\xff\xff" + b"x" * 100,
         RECORD.pack(37, 0, 0, 1, 16) + bytes(17), RECORD.pack(37, 0, 4000, 1, -5) + bytes(17),
         RECORD.pack(37, 0, 4000, 1, 1 << 30) + bytes(17),
         RECORD.pack(37, 0, 4000, 7, 16) + bytes(17) + os.urandom(2000),
