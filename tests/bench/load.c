@@ -2,9 +2,9 @@
 /*
  * One kind of load on a mounted tree, for a given time. Prints how many a second.
  *
- *   load DIR lock|stat|read|readdir SECONDS
+ *   load DIR lock|stat|read|readdir SECONDS [LOCK]
  *
- * lock is one pair of flock LOCK_EX and LOCK_UN on an open handle; read is open, read to the end
+ * LOCK is the lock's name, l if there is none. lock is one pair of flock LOCK_EX and LOCK_UN on an open handle; read is open, read to the end
  * and close; readdir lists groups/g, whole. DIR needs groups/g with the members m0 and m1.
  */
 #include <dirent.h>
@@ -108,9 +108,11 @@ int main(int argc, char **argv)
 	if (argc < 4 || chdir(argv[1]) < 0)
 		return 2;
 	if (!strcmp(argv[2], "lock")) {
-		fd = open("locks/l", O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+		char path[300];
+		snprintf(path, sizeof(path), "locks/%s", argc > 4 ? argv[4] : "l");
+		fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
 		if (fd < 0) {
-			perror("load: locks/l");
+			perror("load: lock");
 			return 1;
 		}
 	}

@@ -26,6 +26,9 @@ static const struct fake_kind {
 	{"least", COORD_LOSS_LEASE, 0},
 };
 
+/* Of a module that is linked in. */
+extern const struct coord_driver toozfs_driver __attribute__((weak));
+
 static bool fake_open(struct target *target, const char *name)
 {
 	for (size_t i = 0; i < sizeof(fakes) / sizeof(*fakes); i++) {
@@ -105,10 +108,16 @@ int target_parse(struct target *target, int argc, char **argv, char *const **ret
 	static char dir[] = "/tmp/conformance-XXXXXX", url[64];
 	bool well = true;
 	int opt;
-	while ((opt = getopt(argc, argv, "o:")) != -1)
-		well = well && opt == 'o' && add_option(target, optarg);
+	if (&toozfs_driver)
+		coord_driver_register(&toozfs_driver);
+	while ((opt = getopt(argc, argv, "ro:")) != -1) {
+		if (opt == 'r')
+			target->required = true;
+		else
+			well = well && opt == 'o' && add_option(target, optarg);
+	}
 	if (!well || optind >= argc) {
-		fprintf(stderr, "usage: %s [-o NAME=VALUE]... URL [TEST...]\n", argv[0]);
+		fprintf(stderr, "usage: %s [-r] [-o NAME=VALUE]... URL [TEST...]\n", argv[0]);
 		return 2;
 	}
 	target->url = argv[optind];

@@ -16,12 +16,13 @@ struct target {
 	char *dir; /* to be removed */
 	struct coord_option options[TARGET_OPTIONS + 1];
 	size_t options_len;
+	bool required; /* that it is not there is a failure, not a reason to skip */
 	struct world world; /* the real loop */
 	struct fake_server *fake; /* NULL: a real driver */
 	const struct coord_driver *driver;
 };
 
-/* Parses [-o NAME=VALUE]... URL [TEST...]. Returns 0, or the exit status for a wrong use. */
+/* Parses [-r] [-o NAME=VALUE]... URL [TEST...]. Returns 0, or the exit status for a wrong use. */
 int target_parse(struct target *, int argc, char **argv, char *const **ret_tests);
 /* Makes the loop and finds the driver; false after telling why not. */
 bool target_open(struct target *);

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 """The file driver and Python's, on one directory, both ways round."""
-import datetime
 import contextlib
 import errno
 import hashlib
@@ -10,6 +9,7 @@ import signal
 import stat
 import time
 
+import common
 import interop
 import lib
 from lib import EX, NB, SH, UN, fields, read, touch, wait_until, write
@@ -30,7 +30,7 @@ def driver_lock(directory):
 lib.ACTIONS["driver_lock"] = driver_lock
 
 
-class File(interop.Case):
+class File(common.Base):
     options = "membership_timeout=2"
 
     def setUp(self):
@@ -44,36 +44,8 @@ class File(interop.Case):
     def raw(self, group, member):
         return os.path.join(self.dir, "groups", sha(group), sha(member) + ".raw")
 
-    def names(self, *parts):
-        return sorted(os.listdir(self.mount(*parts)))
 
-
-class Groups(File):
-    def test_python_makes(self):
-        py = self.peer()
-        self.assertIsNone(py.create(b"g"))
-        self.assertEqual(self.names("groups"), ["g"])
-        self.assertEqual(self.names("groups/g"), [])
-        self.fails(errno.EEXIST, os.mkdir, self.mount("groups/g"))
-        self.assertIsNone(py.delete(b"g"))
-        wait_until(lambda: self.names("groups") == [], "the group to go")
-        self.fails(errno.ENOENT, os.rmdir, self.mount("groups/g"))
-
-    def test_mount_makes(self):
-        py = self.peer()
-        os.mkdir(self.mount("groups/g"))
-        self.assertEqual(py.groups(), {b"g"})
-        self.assertEqual(py.create(b"g"), "GroupAlreadyExist")
-        self.assertEqual(py.members(b"g"), set())
-        os.rmdir(self.mount("groups/g"))
-        self.assertEqual(py.groups(), set())
-        self.assertEqual(py.members(b"g"), "GroupNotCreated")
-        # And again, after each has touched it.
-        self.assertIsNone(py.create(b"g"))
-        os.rmdir(self.mount("groups/g"))
-        os.mkdir(self.mount("groups/g"))
-        self.assertIsNone(py.delete(b"g"))
-
+class Groups(common.Groups, File):
     def test_names(self):
         py = self.peer()
         for name, shown in ((b"a/b", "a%2Fb"), (b"100%", "100%25"), (b".x", "%2Ex"),
@@ -100,85 +72,7 @@ class Groups(File):
             "82a867726f75705f6964c4026731a7656e636f646564c2"))
         self.assertEqual(stat.S_IMODE(os.stat(path).st_mode) & 0o444, 0o444)
 
-    def test_many(self):
-        py = self.peer()
-        for i in range(50):
-            if i % 2:
-                py.create(b"g%d" % i)
-            else:
-                os.mkdir(self.mount(f"groups/g{i}"))
-        self.assertEqual(len(py.groups()), 50)
-        self.assertEqual(len(self.names("groups")), 50)
-
-
-class Members(File):
-    def setUp(self):
-        super().setUp()
-        os.mkdir(self.mount("groups/g"))
-
-    def test_python_joins(self):
-        py = self.peer(b"py")
-        self.assertIsNone(py.join(b"g", b"caps"))
-        self.assertEqual(self.names("groups/g"), ["py"])
-        self.assertEqual(read(self.mount("groups/g/py")), b"caps")
-        self.assertEqual(stat.S_IMODE(os.stat(self.mount("groups/g/py")).st_mode), 0o444)
-        self.fails(errno.EACCES, write, self.mount("groups/g/py"), b"x")
-        self.fails(errno.EACCES, os.unlink, self.mount("groups/g/py"))
-        self.fails(errno.ENOTEMPTY, os.rmdir, self.mount("groups/g"))
-        self.assertIsNone(py.leave(b"g"))
-        wait_until(lambda: self.names("groups/g") == [], "the member to leave")
-
-    def test_mount_joins(self):
-        py = self.peer()
-        write(self.mount("groups/g/m"), b"caps")
-        self.assertEqual(py.members(b"g"), {b"m"})
-        self.assertEqual(py.caps(b"g", b"m"), "caps")
-        self.assertEqual(py.delete(b"g"), "GroupNotEmpty")
-        write(self.mount("groups/g/m"), b"new")
-        self.assertEqual(py.caps(b"g", b"m"), "new")
-        os.unlink(self.mount("groups/g/m"))
-        self.assertEqual(py.members(b"g"), set())
-        self.assertEqual(py.caps(b"g", b"m"), "MemberNotJoined")
-
-    def test_one_id(self):
-        """The same id joins once, whoever is first."""
-        touch(self.mount("groups/g/py"))
-        py = self.peer(b"py")
-        self.assertEqual(py.join(b"g"), "MemberAlreadyExist")
-        os.unlink(self.mount("groups/g/py"))
-        self.assertIsNone(py.join(b"g"))
-        self.fails(errno.EEXIST, write, self.mount("groups/g/py"), b"x",
-                   os.O_WRONLY | os.O_CREAT | os.O_EXCL)
-
-    def test_joined_on(self):
-        touch(self.mount("groups/g/m"))
-        self.assertLess(abs(os.stat(self.mount("groups/g/m")).st_ctime - time.time()), 60)
-        py = self.peer(b"py")
-        py.join(b"g")
-        self.assertLess(abs(os.stat(self.mount("groups/g/py")).st_ctime - time.time()), 60)
-
-    def test_own_id(self):
-        """The member with the mount's own id is ours, also if Python joined it."""
-        py = self.peer(self.mount.member.encode())
-        self.assertIsNone(py.join(b"g", b"old"))
-        own = self.mount("groups/g", self.mount.member)
-        self.assertEqual(read(own), b"old")
-        write(own, b"new")
-        self.assertEqual(py.caps(b"g", self.mount.member.encode()), "new")
-        os.unlink(own)
-        self.assertEqual(py.members(b"g"), set())
-
-    def test_heartbeats(self):
-        """Each stays visible to the other for longer than the time-out."""
-        py = self.peer(b"py", heart=True, timeout=2)
-        self.assertIsNone(py.join(b"g"))
-        touch(self.mount("groups/g/m"))
-        end = time.monotonic() + 5 * lib.SLOW
-        while time.monotonic() < end:
-            self.assertEqual(self.names("groups/g"), ["m", "py"])
-            self.assertEqual(py.members(b"g"), {b"m", b"py"})
-            time.sleep(0.1)
-
+class Members(common.Members, File):
     def test_python_dies(self):
         """A Python member without heartbeats is hidden when its time is over, and can be replaced."""
         py = self.peer(b"py", heart=False)
@@ -241,13 +135,6 @@ class Members(File):
         for name in "sessions", "members", "break", "waiters":
             self.assertEqual(os.listdir(os.path.join(self.dir, ".toozfs", name)), [])
 
-    def test_removed(self):
-        """A member of ours that Python's client of the same id takes out."""
-        py = self.peer(b"m")
-        touch(self.mount("groups/g/m"))
-        self.assertIsNone(py.leave(b"g"))
-        wait_until(lambda: self.names("groups/g") == [], "the member to go")
-
     def until_lost(self, member):
         """The loss is noticed at once, not at the next touch after seconds."""
         start = time.monotonic()
@@ -292,17 +179,6 @@ class Members(File):
         write(self.mount("groups/g/m"), b"x", os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         self.assertEqual(self.names("groups/g"), ["m"])
 
-    def test_leaves_and_joins(self):
-        """Our own leaving is no loss, however quick we are back."""
-        for _ in range(50):
-            write(self.mount("groups/g/m"), b"x")
-            os.unlink(self.mount("groups/g/m"))
-        write(self.mount("groups/g/m"), b"x")
-        for i in range(50):
-            write(self.mount("groups/g/m"), b"%d" % i)
-        self.assertEqual(read(self.mount("groups/g/m")), b"49")
-        self.assertNotIn("removed by somebody else", self.mount.read_log())
-
     def test_garbage(self):
         """Spoilt files hide nobody else."""
         touch(self.mount("groups/g/m"))
@@ -326,72 +202,11 @@ class Members(File):
         self.fails(errno.ENOENT, os.listdir, self.mount("groups/nometa"))
 
 
-class Capabilities(File):
-    PYTHON = (
-        (None, b""), (b"", b""), ("", b""), (b"abc", b"abc"), ("abc\n", b"abc\n"),
-        (b"\xff\x00\x01", b"\xff\x00\x01"), ("é", "é".encode()),
-        ({"weight": 2}, b'{"weight":2}\n'), ({}, b"{}\n"), ([], b"[]\n"), ((1, 2), b"[1,2]\n"),
-        ({"a": [1, 2.5, True]}, b'{"a":[1,2.5,true]}\n'), ({"n": None}, b'{"n":null}\n'),
-        ({"n": -5, "big": 70000, "u": "é"}, '{"n":-5,"big":70000,"u":"é"}\n'.encode()),
-        ({"b": b"abc"}, b'{"b":"abc"}\n'), ({"b": b"\xff"}, b'{"b":"data:;base64,/w=="}\n'),
-        (5, b"5\n"), (True, b"true\n"), (2.5, b"2.5\n"),
-        ({"big": 2 ** 64 - 1, "low": -2 ** 63},
-         b'{"big":18446744073709551615,"low":-9223372036854775808}\n'),
-        ("x" * 70000, b"x" * 70000),
-    )
-    MOUNT = (
-        (b"", None), (b"abc", "abc"), (b"abc\n", "abc\n"), (b"\xff\x00", b"\xff\x00"),
-        (b'{"weight": 2}\n', {"weight": 2}), (b"[1,2.5,true,null]", [1, 2.5, True, None]),
-        (b"{}", {}), ('{"u":"é"}'.encode(), {"u": "é"}), (b"12", "12"), (b'"s"', '"s"'),
-        (b'{"a":{"b":[-1,70000]}}', {"a": {"b": [-1, 70000]}}), (b"y" * 70000, "y" * 70000),
-    )
-
-    def test_python_writes(self):
-        py = self.peer()
-        py.create(b"g")
-        for value, shown in self.PYTHON:
-            with self.subTest(value=str(value)[:40]):
-                self.assertIsNone(py.join(b"g", value))
-                self.assertEqual(read(self.mount("groups/g/py")), shown)
-                self.assertIsNone(py.leave(b"g"))
-
-    def test_mount_writes(self):
-        py = self.peer()
-        py.create(b"g")
-        for i, (text, value) in enumerate(self.MOUNT):
-            with self.subTest(text=text[:40]):
-                path = self.mount("groups/g", f"m{i}")
-                write(path, text or None)
-                if not text:  # joins when the kernel tells of the close, which does not wait for that
-                    wait_until(lambda: f"m{i}" in self.names("groups/g"), "the join")
-                self.assertEqual(py.caps(b"g", b"m%d" % i), value)
-                self.assertEqual(type(py.caps(b"g", b"m%d" % i)), type(value))
-
-    def test_odd_types(self):
-        """Values that JSON has no word for are readable, whatever they look like."""
-        py = self.peer()
-        py.create(b"g")
-        for value in (datetime.datetime(2024, 1, 2, 3, 4, 5, 678), {1, 2}, {"d": {3}}):
-            with self.subTest(value=str(value)):
-                self.assertIsNone(py.join(b"g", value))
-                self.assertEqual(self.names("groups/g"), ["py"])
-                self.assertIsNone(py.leave(b"g"))
+class Capabilities(common.Capabilities, File):
+    pass
 
 
-class Locks(File):
-    def test_mount_first(self):
-        py = self.peer()
-        fd = self.open(self.mount("locks/l"))
-        fcntl.flock(fd, EX)
-        self.assertFalse(py.acquire(b"l", blocking=False))
-        py.start("acquire", b"l", blocking=True)
-        self.stays_blocked(py)
-        fcntl.flock(fd, UN)
-        self.assertTrue(py.result())
-        self.fails(errno.EAGAIN, fcntl.flock, fd, EX | NB)
-        py.release(b"l")
-        fcntl.flock(fd, EX | NB)
-
+class Locks(common.Locks, File):
     def test_python_first(self):
         py = self.peer()
         self.assertTrue(py.acquire(b"l", blocking=False))
@@ -407,47 +222,11 @@ class Locks(File):
         fcntl.flock(fd, EX | NB)
         self.assertFalse(py.acquire(b"l", blocking=False))
 
-    def wait_for_python(self, end):
-        py = self.peer()
-        waits = []
-        waiter = self.agent()
-        fd = waiter.open(self.mount("locks/l"))
-        for _ in range(5):
-            self.assertTrue(py.acquire(b"l"))
-            waiter.start("flock", fd, EX)
-            waiter.wait_blocked()
-            start = time.monotonic()
-            py = end(py)
-            waiter.result()
-            waits.append(time.monotonic() - start)
-            waiter.flock(fd, UN)
-        # By notice, not by the safety poll of a second.
-        self.assertLess(sorted(waits)[2], 0.5 * lib.SLOW)
-
-    def test_python_releases(self):
-        def end(py):
-            py.release(b"l")
-            return py
-        self.wait_for_python(end)
-
     def test_python_is_killed(self):
         def end(py):
             py.kill()
             return self.peer()
         self.wait_for_python(end)
-
-    def test_shared(self):
-        """Sharers of two mounts share, and keep Python out until the last has let go."""
-        other = self.tree(self.url, self.options)
-        py = self.peer()
-        one, two = self.open(self.mount("locks/l")), self.open(other("locks/l"))
-        fcntl.flock(one, SH | NB)
-        fcntl.flock(two, SH | NB)
-        self.assertFalse(py.acquire(b"l", blocking=False))
-        fcntl.flock(one, UN)
-        self.assertFalse(py.acquire(b"l", blocking=False))
-        fcntl.flock(two, UN)
-        self.assertTrue(py.acquire(b"l", blocking=False))
 
     def test_daemon_dies(self):
         py = self.peer()
@@ -503,59 +282,6 @@ class Locks(File):
         self.assertFalse(self.peer().acquire(b"thesis", blocking=False))
         fcntl.flock(fd, UN)
         self.assertEqual(read(path), b"It was a dark and stormy night.\n" * 10)
-
-    def test_tokens(self):
-        """Tokens grow, also with Python in between and with a new daemon."""
-        py, tokens = self.peer(), []
-        for _ in range(3):
-            fd = os.open(self.mount("locks/l"), os.O_RDWR | os.O_CREAT)
-            fcntl.flock(fd, EX)
-            tokens.append(int(fields(os.pread(fd, 4096, 0))["token"]))
-            os.close(fd)
-            self.assertTrue(py.acquire(b"l"))
-            py.release(b"l")
-        self.mount.umount()
-        self.mount = self.tree(self.url)
-        fd = self.open(self.mount("locks/l"))
-        fcntl.flock(fd, EX)
-        tokens.append(int(fields(os.pread(fd, 4096, 0))["token"]))
-        self.assertEqual(tokens, sorted(set(tokens)))
-
-    def test_exclusion(self):
-        """Python processes and handles of two mounts count to a hundred together."""
-        other = self.tree(self.url, self.options)
-        path = os.path.join(self.dir, "count")
-        write(path, b"0")
-
-        def count_python(url, member, turns):
-            interop.tooz_start(url, member)
-            for _ in range(turns):
-                interop.tooz_acquire(b"l")
-                lib.ACTIONS["bump"](path)
-                interop.state["locks"][b"l"].release()
-
-        def count_mount(lock, turns):
-            for _ in range(turns):
-                fd = os.open(lock, os.O_RDWR | os.O_CREAT)
-                fcntl.flock(fd, EX)
-                lib.ACTIONS["bump"](path)
-                os.close(fd)
-
-        def bump(name):
-            value = int(read(name))
-            time.sleep(0.001)
-            write(name, b"%d" % (value + 1))
-        lib.ACTIONS.update(bump=bump, count_python=count_python, count_mount=count_mount)
-        agents = [self.agent() for _ in range(5)]
-        agents[0].start("count_python", self.url, b"p0", 20)
-        agents[1].start("count_python", self.url, b"p1", 20)
-        agents[2].start("count_mount", self.mount("locks/l"), 20)
-        agents[3].start("count_mount", other("locks/l"), 20)
-        agents[4].start("count_mount", other("locks/l"), 20)
-        for agent in agents:
-            agent.result(6 * lib.PATIENCE_S)
-        self.assertEqual(read(path), b"100")
-
 
 class DriverLock(File):
     options = "timeout=3,membership_timeout=2"

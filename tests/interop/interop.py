@@ -22,7 +22,7 @@ state = {}  # the agent's own
 def tooz_start(url, member, heart=True):
     state["coord"] = coordination.get_coordinator(url, member)
     state["coord"].start(start_heart=heart)
-    state["locks"] = {}
+    state["locks"], state["elected"] = {}, {}
 
 
 def tooz_stop():
@@ -42,7 +42,38 @@ def tooz_acquire(name, **keywords):
     return lock.acquire(**keywords)
 
 
+def tooz_elect(group):
+    """One attempt to lead; the id under which the client leads, if it does."""
+    if group not in state["elected"]:
+        state["elected"][group] = None
+        state["coord"].watch_elected_as_leader(
+            group, lambda event: state["elected"].update({group: event.member_id}))
+    state["coord"].run_watchers()
+    return state["elected"][group]
+
+
+def tooz_watch(group):
+    state["events"] = []
+    state["coord"].watch_join_group(group, lambda e: state["events"].append(("join", e.member_id)))
+    state["coord"].watch_leave_group(group, lambda e: state["events"].append(("leave", e.member_id)))
+
+
+def tooz_events():
+    state["coord"].run_watchers()
+    found, state["events"][:] = list(state["events"]), []
+    return found
+
+
 lib.ACTIONS.update({
+    "elect": tooz_elect,
+    "watch": tooz_watch,
+    "events": tooz_events,
+    "leader": lambda group: answer(state["coord"].get_leader(group)),
+    "stand_down": lambda group: state["coord"].stand_down_group_leader(group),
+    "update": lambda group, caps: answer(state["coord"].update_capabilities(group, caps)),
+    "info": lambda group, member: answer(state["coord"].get_member_info(group, member)),
+    "is_owner": lambda name: state["locks"][name].is_still_owner(),
+    "break_": lambda name: state["coord"].get_lock(name).break_(),
     "tooz_start": tooz_start,
     "tooz_stop": tooz_stop,
     "heartbeat": lambda: state["coord"].heartbeat(),

@@ -11,6 +11,8 @@ MIB = 1 << 20
 
 
 class Capabilities:
+    large = MIB - 4096  # what a store takes at the least
+
     def setUp(self):
         super().setUp()
         os.mkdir(self.a("groups/g"))
@@ -237,7 +239,7 @@ class Capabilities:
         self.assertEqual(self.shown(), b"second")
 
     def test_large(self):
-        for size in (70000, MIB - 4096):
+        for size in (70000, self.large):
             lib.write(self.path, b"x" * size)
             self.assertEqual(self.shown(), b"x" * size)
             self.assertEqual(os.stat(self.path).st_size, size)
@@ -301,6 +303,14 @@ class CapabilitiesMemory(Capabilities, lib.Memory):
 
 class CapabilitiesFile(Capabilities, lib.File):
     pass
+
+
+class CapabilitiesRedis(Capabilities, lib.Redis):
+    pass
+
+
+class CapabilitiesZooKeeper(Capabilities, lib.ZooKeeper):
+    large = 1000000
 
 
 if __name__ == "__main__":

@@ -264,7 +264,7 @@ class GroupsMemory(Groups, lib.Memory):
     pass
 
 
-class GroupsFile(Groups, lib.File):
+class TwoMounts(Groups):
     """What only two mounts can show: members of others."""
 
     def others_member(self):
@@ -317,6 +317,18 @@ class GroupsFile(Groups, lib.File):
         lib.write(self.b("groups/g/m"), b"y")
         self.assertEqual(lib.read(self.a("groups/g/m")), b"y")
         self.fails(errno.EACCES, os.unlink, self.a("groups/g/m"))
+
+
+class GroupsFile(TwoMounts, lib.File):
+    pass
+
+
+class GroupsRedis(TwoMounts, lib.Redis):
+    pass
+
+
+class GroupsZooKeeper(TwoMounts, lib.ZooKeeper):
+    pass
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ RW = os.O_RDWR | os.O_CREAT
 
 
 class Leaders:
+    odd = "%2Ea%2Fb"
+
     def setUp(self):
         super().setUp()
         os.mkdir(self.a("groups/g"))
@@ -126,16 +128,16 @@ class Leaders:
         lib.wait_until(lambda: self.leader() is None)
 
     def test_group_names_are_encoded(self):
-        os.mkdir(self.a("groups/%2Ea%2Fb"))
-        fcntl.flock(self.open(self.a("leaders/%2Ea%2Fb")), EX)
-        self.assertEqual(os.listdir(self.b("leaders")), ["%2Ea%2Fb"])
+        os.mkdir(self.a("groups", self.odd))
+        fcntl.flock(self.open(self.a("leaders", self.odd)), EX)
+        self.assertEqual(os.listdir(self.b("leaders")), [self.odd])
 
 
 class LeadersMemory(Leaders, lib.Memory):
     pass
 
 
-class LeadersFile(Leaders, lib.File):
+class TwoMounts(Leaders):
     def test_under_the_id_of_another_mounts_member(self):
         lib.write(self.b("groups/g/theirs"), b"")
         fd = self.open(self.here)
@@ -144,6 +146,18 @@ class LeadersFile(Leaders, lib.File):
             os.write(fd, b"theirs\n")
             fcntl.flock(fd, EX | NB)
         self.fails((errno.EACCES, errno.EPERM, errno.ENOENT, errno.EINVAL), campaign)
+
+
+class LeadersFile(TwoMounts, lib.File):
+    pass
+
+
+class LeadersRedis(TwoMounts, lib.Redis):
+    pass
+
+
+class LeadersZooKeeper(TwoMounts, lib.ZooKeeper):
+    odd = "%2Ea%25b"  # no name has a slash there
 
 
 if __name__ == "__main__":

@@ -9,8 +9,10 @@ An agent is a process that does system calls on command, so that a test can say 
 several processes open, lock, write and die.
 
 Environment: TOOZFS (the program), TOOZFS_TEST_LIMIT (seconds, default 120), TOOZFS_SLOW (a factor for
-all waits, for sanitizers and valgrind), TOOZFS_LONG=1 (the long form of a test).
+all waits, for sanitizers and valgrind), TOOZFS_LONG=1 (the long form of a test), TOOZFS_STORE (redis or
+zookeeper: only the cases on that; without it, those on memory and file).
 """
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -27,6 +29,9 @@ import tempfile
 import time
 import traceback
 import unittest
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+import servers  # noqa: E402
 
 TOOZFS = os.environ.get("TOOZFS", "")
 SLOW = float(os.environ.get("TOOZFS_SLOW", "1"))
@@ -104,6 +109,11 @@ def wait_until(check, what="condition", timeout=None):
         if time.monotonic() > end:
             raise AssertionError(f"timed out waiting for {what}")
         time.sleep(0.002)
+
+
+def suppressed():
+    """For closes on a mount whose daemon is dead."""
+    return contextlib.suppress(OSError)
 
 
 def mounted(path):
@@ -372,18 +382,18 @@ class Tree:
 class Case(unittest.TestCase):
     """A test with mounts and agents that end with it."""
 
-    def tree(self, url="memory://", options="", **keywords):
+    def tree(self, url="memory://", options="", ready=True, **keywords):
         tree = Tree(url, options, **keywords)
         self.addCleanup(tree.stop)
-        return tree.wait_ready()
+        return tree.wait_ready() if ready else tree
 
     def store(self):
         """A fresh directory for file://."""
         return tempfile.mkdtemp(prefix="store", dir=WORK)
 
-    def pair(self, options=""):
+    def pair(self, options="", url=None):
         """Two mounts on one store."""
-        url = "file://" + self.store()
+        url = url or "file://" + self.store()
         one, two = Tree(url, options), Tree(url, options)
         self.addCleanup(one.stop)
         self.addCleanup(two.stop)
@@ -463,6 +473,56 @@ class File(Case):
     options = ""
 
 
+_modules = {}
+
+
+def need_module(name):
+    """Skips where this driver is not built."""
+    if not _modules:
+        done = subprocess.run([TOOZFS, "--drivers"], capture_output=True, text=True, timeout=30,
+                              check=False)
+        _modules.update({line.split(":")[0]: 1 for line in done.stdout.splitlines()
+                         if line[:1].isalpha()})
+    if name not in _modules:
+        raise unittest.SkipTest(f"the driver {name} is not built")
+
+
+def server(kind):
+    """One of tests/lib/servers.py for the whole program; a test that needs it alone makes its own."""
+    need_module(kind.split("-")[0])
+    try:
+        return servers.shared(kind)
+    except servers.Missing as missing:
+        raise unittest.SkipTest(str(missing)) from missing
+
+
+class Served(Case):
+    """a and b are two mounts on a server of kind, in a namespace of their own."""
+
+    crossing = True
+    kind = options = ""
+
+    def setUp(self):
+        self.a, self.b = self.pair(self.options, server(self.kind).url())
+
+
+class Redis(Served):
+    kind = "redis"
+
+
+class ZooKeeper(Served):
+    kind = "zookeeper"
+
+
+class _Loader(unittest.TestLoader):
+    """Only the cases of the store that the environment names, or those that need no server."""
+
+    def loadTestsFromTestCase(self, testCaseClass):  # noqa: N802, pylint: disable=invalid-name
+        if getattr(testCaseClass, "kind", "") != os.environ.get("TOOZFS_STORE", ""):
+            return self.suiteClass()
+        return super().loadTestsFromTestCase(testCaseClass)
+
+
 def _descendants(pid):
     """Every process below pid, children first named."""
     found = []
@@ -505,7 +565,7 @@ def _clean_up():
 
 def _run_cases():
     libc.prctl(PR_SET_CHILD_SUBREAPER, 1)
-    program = unittest.main(module="__main__", exit=False, verbosity=2)
+    program = unittest.main(module="__main__", exit=False, verbosity=2, testLoader=_Loader())
     sys.stderr.flush()
     result = program.result
     if not result.wasSuccessful():
@@ -525,6 +585,7 @@ def supervise(run, limit_s=None):
     # Short, because the name of a mount has room for little, and of mode 0755 for other users.
     WORK = os.path.realpath(tempfile.mkdtemp(prefix="toozfs-"))
     os.chmod(WORK, 0o755)
+    os.environ["TOOZFS_SERVERS_DIR"] = WORK
     libc.prctl(PR_SET_CHILD_SUBREAPER, 1)
     child = os.fork()
     if child == 0:

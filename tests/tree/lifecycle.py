@@ -60,26 +60,47 @@ class End:
         self.assertEqual(lib.read(self.b("groups/g/m")), b"y")
 
 
-class Terminated(End, lib.File):
+class Terminated(End):
     def end(self):
         self.a.process.send_signal(signal.SIGTERM)
         self.assertEqual(self.a.wait_exit(), 0)
         self.assertFalse(lib.mounted(self.a.path))
 
 
-class Interrupted(End, lib.File):
+class Interrupted(End):
     def end(self):
         self.a.process.send_signal(signal.SIGINT)
         self.assertEqual(self.a.wait_exit(), 0)
         self.assertFalse(lib.mounted(self.a.path))
 
 
-class Killed(End, lib.File):
+class Killed(End):
     def end(self):
         self.a.kill()
 
 
-class Aborted(End, lib.File):
+class KilledLeased(Killed):
+    """Somebody else has to wait until the leases have run out."""
+
+    options = "timeout=3"
+
+    def test_at_once(self):
+        self.populate()
+        begin = time.monotonic()
+        self.end()
+        fcntl.flock(self.open(self.b("locks/l")), EX)
+        lib.wait_until(lambda: os.listdir(self.b("groups/g")) == [])
+        self.assertLess(time.monotonic() - begin, 3 + 2 * lib.SLOW)
+
+    def test_everything_is_released(self):
+        self.populate()
+        self.end()
+        lib.wait_until(lambda: os.listdir(self.b("leaders")) == [])
+        fcntl.flock(self.open(self.b("leaders/g")), EX)
+        self.fails(GONE, self.waiter.result)
+
+
+class Aborted(End):
     """umount -f ends the connection under the daemon."""
 
     def end(self):
@@ -88,7 +109,7 @@ class Aborted(End, lib.File):
         self.assertEqual(self.a.wait_exit(), 0)
 
 
-class Unmounted(lib.File):
+class Unmounted:
     def test_umount_releases_and_ends(self):
         os.mkdir(self.a("groups/g"))
         lib.write(self.a("groups/g/m"), b"x")
@@ -112,15 +133,6 @@ class Unmounted(lib.File):
         os.close(fd)
         self.assertEqual(self.a.wait_exit(), 0)
         fcntl.flock(self.open(self.b("locks/l")), EX)
-
-    def test_store_is_left_clean(self):
-        """Sessions of mounts that ended leave no file behind."""
-        store = self.a.url[len("file://"):]
-        fcntl.flock(self.open(self.a("locks/l")), EX)
-        self.a.stop()
-        self.b.stop()
-        sessions = os.path.join(store, ".toozfs", "sessions")
-        self.assertEqual(os.listdir(sessions) if os.path.exists(sessions) else [], [])
 
 
 class HolderAtTheEnd(lib.Case):
@@ -156,9 +168,9 @@ class Signalled(lib.Case):
         lib.wait_until(lambda: "locks/a b was lost: signal 15" in a.read_log(), "the line")
 
 
-class Identity(lib.Case):
+class Identity:
     def test_member_id_of_a_live_mount_is_refused(self):
-        a = self.tree("file://" + self.store())
+        a = self.a
         second = lib.Tree(a.url, member=a.member)
         self.addCleanup(second.stop)
         self.assertNotEqual(second.wait_exit(20 * lib.SLOW), 0)
@@ -166,7 +178,7 @@ class Identity(lib.Case):
         self.assertFalse(lib.mounted(second.path))
 
     def test_member_id_of_a_dead_mount_is_taken_over(self):
-        a = self.tree("file://" + self.store())
+        a = self.a
         os.mkdir(a("groups/g"))
         lib.write(a("groups/g/m"), b"x")
         a.kill()
@@ -174,6 +186,85 @@ class Identity(lib.Case):
         b = self.tree(a.url, member=a.member)
         self.assertLess(time.monotonic() - begin, 5 * lib.SLOW)
         self.assertEqual(os.listdir(b("groups/g")), [])
+
+
+class TerminatedFile(Terminated, lib.File):
+    pass
+
+
+class InterruptedFile(Interrupted, lib.File):
+    pass
+
+
+class KilledFile(Killed, lib.File):
+    pass
+
+
+class AbortedFile(Aborted, lib.File):
+    pass
+
+
+class UnmountedFile(Unmounted, lib.File):
+    def test_store_is_left_clean(self):
+        """Sessions of mounts that ended leave no file behind."""
+        store = self.a.url[len("file://"):]
+        fcntl.flock(self.open(self.a("locks/l")), EX)
+        self.a.stop()
+        self.b.stop()
+        sessions = os.path.join(store, ".toozfs", "sessions")
+        self.assertEqual(os.listdir(sessions) if os.path.exists(sessions) else [], [])
+
+
+class IdentityFile(Identity, lib.File):
+    pass
+
+
+class TerminatedRedis(Terminated, lib.Redis):
+    pass
+
+
+class InterruptedRedis(Interrupted, lib.Redis):
+    pass
+
+
+class KilledRedis(KilledLeased, lib.Redis):
+    pass
+
+
+class AbortedRedis(Aborted, lib.Redis):
+    pass
+
+
+class UnmountedRedis(Unmounted, lib.Redis):
+    pass
+
+
+class IdentityRedis(Identity, lib.Redis):
+    pass
+
+
+class TerminatedZooKeeper(Terminated, lib.ZooKeeper):
+    pass
+
+
+class InterruptedZooKeeper(Interrupted, lib.ZooKeeper):
+    pass
+
+
+class KilledZooKeeper(KilledLeased, lib.ZooKeeper):
+    pass
+
+
+class AbortedZooKeeper(Aborted, lib.ZooKeeper):
+    pass
+
+
+class UnmountedZooKeeper(Unmounted, lib.ZooKeeper):
+    pass
+
+
+class IdentityZooKeeper(Identity, lib.ZooKeeper):
+    pass
 
 
 class Command(lib.Case):

@@ -182,5 +182,13 @@ class FlockFile(Flock, lib.File):
     pass
 
 
+class FlockRedis(Flock, lib.Redis):
+    pass
+
+
+class FlockZooKeeper(Flock, lib.ZooKeeper):
+    pass
+
+
 if __name__ == "__main__":
     lib.main()

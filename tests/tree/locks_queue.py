@@ -181,7 +181,7 @@ class QueueMemory(Queue, lib.Memory):
     pass
 
 
-class QueueFile(Queue, lib.File):
+class TwoQueues(Queue):
     def test_both_mounts_are_served(self):
         """Waiters of two mounts all get the lock, though one mount hands over at once."""
         agents = []
@@ -208,6 +208,18 @@ class QueueFile(Queue, lib.File):
         for _ in range(3):
             done = lib.sh('flock -w 5 "$1" true', self.b("locks/l"))
             self.assertEqual(done.returncode, 0, "starved")
+
+
+class QueueFile(TwoQueues, lib.File):
+    pass
+
+
+class QueueRedis(TwoQueues, lib.Redis):
+    pass
+
+
+class QueueZooKeeper(TwoQueues, lib.ZooKeeper):
+    pass
 
 
 if __name__ == "__main__":

@@ -1,0 +1,464 @@
+# SPDX-License-Identifier: Apache-2.0
+"""redis:// on servers that refuse, fail, forget, are full, are taken over; and on keys full of junk."""
+import errno
+import fcntl
+import os
+import re
+import time
+
+import lib
+import trouble
+from lib import EX, NB, SH, UN, servers
+from trouble import LEASE_S, OPTIONS, RW
+
+JUNK = [b"+OK\r\n" * 1000, b"-ERR no\r\n" * 1000, b"*-1\r\n$-1\r\n:0\r\n" * 500,
+        b"*2147483647\r\n", b"$2147483647\r\n", b"$-2147483648\r\n", b"*1\r\n" * 10000,
+        b"%1\r\n+server\r\n+fake\r\n", b">3\r\n+invalidate\r\n*0\r\n", b":99999999999999999999999\r\n",
+        b"$5\r\nab", b"+" + b"x" * 100000, b"_\r\n#t\r\n,nan\r\n(3492890328409238509324850943850943\r\n"]
+
+
+class Refused(trouble.Refused, lib.Case):
+    kind = scheme = "redis"
+    junk = JUNK
+
+    def setUp(self):
+        lib.need_module("redis")
+
+    def redis(self, **keywords):
+        server = servers.Redis(**keywords)
+        self.addCleanup(server.stop)
+        return server
+
+    def test_wrong_password(self):
+        server = self.redis(password="right-one")
+        url = server.url().replace("right-one", "wrong-one")
+        self.refused(url, "auth", "password", secret="wrong-one")
+        self.refused(re.sub("://.*@", "://", url), "auth", "password")
+        self.tree(server.url(), OPTIONS)
+
+    def test_wrong_user(self):
+        server = self.redis(password="right-one", user="alice")
+        self.refused(server.url().replace("alice", "bob"), "auth", "password", secret="right-one")
+        self.refused(server.url().replace("right-one", "wrong-one"), "auth", "password",
+                     secret="wrong-one")
+        tree = self.tree(server.url(), OPTIONS)
+        self.assertNotIn(b"right-one", lib.read(tree(".tooz/url")))
+
+    def test_user_who_may_nothing(self):
+        server = self.redis()
+        server("ACL", "SETUSER", "weak", "on", ">pass", "~other*", "&*", "+@all")
+        server("ACL", "SETUSER", "mute", "on", ">pass", "~*", "&*", "-@all", "+ping", "+info")
+        for user in ("weak", "mute"):
+            self.refused(server.url().replace("://", f"://{user}:pass@"), "perm", "noperm", "access",
+                         "denied")
+
+    def test_password_where_none_is_wanted(self):
+        """As redis itself: an error, or let through."""
+        server = self.redis()
+        try:
+            self.refused(server.url().replace("://", "://:secret@"), "auth", "password",
+                         secret="secret")
+        except AssertionError:
+            self.tree(server.url().replace("://", "://:secret@"), OPTIONS)
+
+    def test_wrong_kind_of_server(self):
+        try:
+            other = servers.shared("zookeeper")
+        except servers.Missing as missing:
+            self.skipTest(str(missing))
+        self.refused(f"redis://127.0.0.1:{other.port}")
+
+    def test_tls_where_there_is_none(self):
+        self.refused(self.redis().url() + "&ssl=true", within=2 * LEASE_S)
+        tls = self.redis(tls=True)
+        self.refused(f"redis://127.0.0.1:{tls.port}")
+        self.refused(f"redis://127.0.0.1:{tls.port}?ssl=true&ssl_ca_certs={tls.path('ca.crt')}")
+        other = self.redis(tls=True)
+        self.refused(tls.url().replace(tls.path("ca.crt"), other.path("ca.crt")), "certif", "verif")
+        self.tree(tls.url(), OPTIONS)
+
+    def test_no_such_socket(self):
+        self.refused("redis:///nonexistent/socket")
+
+    def test_no_such_db(self):
+        self.refused(self.redis().url() + "&db=99", "db", "index", "range")
+
+    def test_read_only_replica(self):
+        """Named as what it is."""
+        master = self.redis()
+        replica = self.redis(replica_of=master)
+        namespace = master.namespace()
+        self.refused(replica.url(namespace), "read", "replica")
+        self.tree(master.url(namespace), OPTIONS)
+
+    def test_full_server(self):
+        server = self.redis(options=["maxmemory 1mb", "maxmemory-policy noeviction"])
+        fill(server)
+        self.refused(server.url(), "memory", "space")
+
+    def test_loading_server(self):
+        """A server that has not read its data yet is waited for."""
+        server = self.redis()
+        server("DEBUG", "SET-ACTIVE-EXPIRE", "1")
+        server.pause()
+        url = server.url()
+        agent = self.agent()
+        agent.start("sleep_cont", server.pid, 0.7)
+        self.tree(url, OPTIONS)
+        agent.result()
+
+    def test_sentinel_that_knows_nothing(self):
+        server = self.redis()
+        self.refused(server.url() + "&sentinel=mymaster")
+        self.refused(f"redis://127.0.0.1:{servers.free_port()}?sentinel=mymaster")
+
+
+def sleep_cont(pid, seconds):
+    time.sleep(seconds)
+    os.kill(pid, lib.signal.SIGCONT)
+
+
+lib.ACTIONS["sleep_cont"] = sleep_cont
+
+
+def fill(server):
+    """To the last byte, as far as that can be: connections come and go."""
+    with server.connect() as c:
+        for size in (10000, 500, 1, 10000, 500, 1):
+            try:
+                while True:
+                    c("SET", os.urandom(8), b"x" * size)
+            except servers.RedisError:
+                pass
+
+
+class Own:
+    """A server of the test's own; with trouble.Trouble or its set-up."""
+
+    kind = "redis"
+    options = ()
+
+    def setUp(self):
+        lib.need_module("redis")
+        self.server = servers.Redis(options=self.options)
+        self.addCleanup(self.server.stop)
+        self.ns = self.server.namespace()
+        super().setUp()
+
+    def url(self, port=None):
+        return self.server.url(self.ns, port)
+
+
+class Trouble(Own, trouble.Trouble, lib.Case):
+    def more_trouble(self, choose):
+        self.server("CLIENT", "KILL", "TYPE", choose.choice(("normal", "pubsub")), "SKIPME", "yes")
+
+    def test_each_connection_killed(self):
+        """Whichever of a mount's connections goes, nothing is lost and no notice is missed."""
+        self.hold()
+        for _ in range(3):
+            for line in self.server("CLIENT", "LIST").decode().splitlines():
+                number = re.search(r"\bid=(\d+)", line)[1]
+                self.server("CLIENT", "KILL", "ID", number)
+                self.keeps(self.holder, self.fd)
+        self.served()
+        # A release by hand is noticed as ever.
+        self.server("SET", f"{self.ns}_m_lock", "x", "PX", "60000")
+        agent = self.agent()
+        agent.start("open_flock", self.a("locks/m"), RW, EX)
+        lib.wait_until(lambda: lib.in_lock_request(agent.pid), "the wait")
+        self.stays_blocked(agent)
+        for line in self.server("CLIENT", "LIST").decode().splitlines():
+            self.server("CLIENT", "KILL", "ID", re.search(r"\bid=(\d+)", line)[1])
+        self.server("DEL", f"{self.ns}_m_lock")
+        begin = time.monotonic()
+        agent.result()
+        self.assertLess(time.monotonic() - begin, 2 * lib.SLOW)
+
+    def test_restarted_and_forgotten(self):
+        """All keys gone: locks are lost, waiters served, members and groups as the store has them."""
+        self.hold()
+        self.server.restart()
+        self.loses(self.holder, self.fd)
+        self.drain()
+        self.works()
+
+    def test_emptied(self):
+        self.hold()
+        self.server("FLUSHALL")
+        self.loses(self.holder, self.fd)
+        self.drain()
+        self.works()
+
+    def test_killed_for_long(self):
+        self.hold()
+        self.server.kill()
+        self.loses(self.holder, self.fd)
+        for agent in self.waiters:
+            self.assertFalse(agent.done())
+        self.server.start()
+        self.drain()
+        self.works()
+
+    def test_scripts_forgotten(self):
+        self.hold()
+        for _ in range(3):
+            self.server("SCRIPT", "FLUSH")
+            self.keeps(self.holder, self.fd)
+        self.served()
+        self.works()
+
+    def test_tracking_table_overflows(self):
+        """redis forgets whom to tell, and says so with empty hands."""
+        self.server("CONFIG", "SET", "tracking-table-max-keys", "1")
+        self.hold()
+        for i in range(20):
+            fcntl.flock(self.open(self.b(f"locks/x{i}")), EX)
+        begin = time.monotonic()
+        self.served()
+        self.assertLess(time.monotonic() - begin, 4 * lib.SLOW)
+
+    def test_becomes_a_replica(self):
+        """Writes are refused from now on; what is held is lost in time, and all is well after."""
+        other = servers.Redis()
+        self.addCleanup(other.stop)
+        self.hold()
+        self.server("REPLICAOF", "127.0.0.1", other.port)
+        self.loses(self.holder, self.fd)
+        self.server("REPLICAOF", "NO", "ONE")
+        self.drain()
+        self.works()
+
+    def test_clients_paused(self):
+        self.hold()
+        self.server("CLIENT", "PAUSE", "700", "ALL")
+        self.keeps(self.holder, self.fd)
+        self.served()
+
+    def test_slow_script_of_somebody_else(self):
+        """BUSY: the server answers everybody with an error for a while."""
+        self.server("CONFIG", "SET", "lua-time-limit", "50")
+        self.hold()
+        agent = self.agent()
+        agent.start("busy", self.server.port, 400)
+        time.sleep(0.2)
+        self.keeps(self.holder, self.fd)
+        agent.result()
+        self.served()
+
+
+def busy(port, ms):
+    with servers.RedisConnection(("127.0.0.1", port)) as c:
+        c("EVAL", "local t = redis.call('TIME') local e = t[1] * 1000000 + t[2] + ARGV[1] * 1000 "
+          "repeat t = redis.call('TIME') until t[1] * 1000000 + t[2] > e", 0, ms)
+
+
+lib.ACTIONS["busy"] = busy
+
+
+class Full(Own, trouble.Base, lib.Case):
+    options = ("maxmemory 3mb", "maxmemory-policy noeviction")
+
+    def refused(self, codes, call):
+        """At last: the server looks at its memory before a command, and what goes frees some."""
+        def tried():
+            fill(self.server)
+            try:
+                call(f"n{time.monotonic_ns()}")
+            except OSError as error:
+                self.assertIn(error.errno, codes)
+                return True
+            return False
+        lib.wait_until(tried, "a refusal")
+
+    def test_full(self):
+        """New things are refused, what there is lives on and can be let go."""
+        os.mkdir(self.a("groups/g"))
+        lib.write(self.a("groups/g/m"), b"x")
+        self.hold()
+        other = self.agent()
+        held = other.open_flock(self.a("locks/held"), RW, EX)
+        fill(self.server)
+        agent = self.agent()
+        self.refused((errno.ENOLCK, errno.ENOSPC), lambda name: agent.open_flock(
+            self.a("locks", name), RW, EX | NB))
+        self.refused((errno.ENOSPC, errno.ENOMEM), lambda name: lib.write(
+            self.a("groups/g/m"), b"y" * 20000))
+        self.refused((errno.ENOSPC, errno.ENOMEM), lambda name: os.mkdir(self.a("groups", name)))
+        end = time.monotonic() + LEASE_S + 1
+        while time.monotonic() < end:
+            self.keeps(self.holder, self.fd)
+            self.assertEqual(os.listdir(self.b("groups/g")), ["m"])
+            time.sleep(0.2)
+        os.unlink(self.a("groups/g/m"))
+        os.rmdir(self.a("groups/g"))
+        other.flock(held, UN)
+        lib.wait_until(lambda: not os.path.exists(self.b("locks/held")), "the release")
+        self.server("CONFIG", "SET", "maxmemory", "0")
+        self.served()
+        self.works()
+
+
+class Hostile(lib.Redis):
+    """Every key that the driver has ever made, with something else in it."""
+
+    options = OPTIONS
+    VALUES = (("SET", b""), ("SET", b"\xff" * 100), ("SET", b"S:1"), ("SET", b"S:x:y"),
+              ("SET", b"\x00" * 200000), ("SET", b"9" * 400), ("SET", b"-1"), ("SET", b"nan"),
+              ("LPUSH", b"x"), ("SADD", b"\xff"), ("SADD", b""), ("HSET", b"a", b"b"),
+              ("HSET", b"__created__", b"\xff" * 70), ("HSET", b"", b""), ("HSET", b"m", b"\xc1"),
+              ("ZADD", b"inf", b"x"), ("ZADD", b"-1", b"\xff" * 300), ("XADD", b"*", b"a", b"b"))
+
+    def test_every_key(self):
+        server = lib.server("redis")
+        namespace = re.search("namespace=([^&]*)", self.a.url)[1]
+        os.mkdir(self.a("groups/g"))
+        lib.write(self.a("groups/g/m"), b"x")
+        agent = self.agent()
+        agent.open_flock(self.a("locks/l"), RW, EX)
+        agent.open_flock(self.a("locks/s"), RW, SH)
+        self.agent().open_flock(self.b("locks/s"), RW, SH)
+        agent.open_flock(self.a("leaders/g"), RW, EX)
+        keys = [k for k in server("KEYS", "*") if namespace.encode() in k]
+        self.assertGreater(len(keys), 5)
+        begin = time.monotonic()
+        for key in keys:
+            for command, *words in self.VALUES:
+                server("DEL", key)
+                server(command, key, *words)
+                with self.subTest(key=key, value=(command, words[0][:9])):
+                    self.use(self.b)
+            self.use(self.a)
+            server("DEL", key)
+        print(f"{len(keys)} keys in {time.monotonic() - begin:.1f} s", file=lib.sys.stderr)
+        for key in server("KEYS", "*"):
+            if namespace.encode() in key:
+                server("DEL", key)
+        for tree in (self.a, self.b):
+            self.assertIsNone(tree.process.poll(), tree.read_log())
+            lib.wait_until(lambda: self.clean(tree), "the mount to work again", 2 * lib.PATIENCE_S)
+
+    def use(self, tree):
+        """Any answer will do, in bounded time."""
+        begin = time.monotonic()
+        for name in ("locks/l", "locks/s", "leaders/g"):
+            for mode in (EX, SH):
+                try:
+                    fd = os.open(tree(name), os.O_RDWR | os.O_CREAT)
+                except OSError:
+                    continue
+                try:
+                    fcntl.flock(fd, mode | NB)
+                except OSError:
+                    pass
+                finally:
+                    with lib.suppressed():
+                        os.close(fd)
+        for call in (lambda: os.listdir(tree("locks")), lambda: os.listdir(tree("leaders")),
+                     lambda: os.listdir(tree("groups")), lambda: os.listdir(tree("groups/g")),
+                     lambda: lib.read(tree("groups/g/m")), lambda: lib.read(tree("leaders/g")),
+                     lambda: lib.read(tree("locks/l")),
+                     lambda: lib.write(tree("groups/g/m2"), b"x")):
+            try:
+                call()
+            except OSError:
+                pass
+        self.assertIsNone(tree.process.poll(), tree.read_log())
+        self.assertLess(time.monotonic() - begin, 3 * LEASE_S + 2 * lib.SLOW)
+
+    def clean(self, tree):
+        name = f"after{tree.member}"
+        try:
+            with lib.suppressed():
+                os.mkdir(tree("groups", name))
+            lib.write(tree("groups", name, "m"), b"x")
+            os.unlink(tree("groups", name, "m"))
+            os.rmdir(tree("groups", name))
+            fd = os.open(tree("locks/after"), os.O_RDWR | os.O_CREAT)
+            try:
+                fcntl.flock(fd, EX | NB)
+            finally:
+                os.close(fd)
+            return lib.read(tree(".tooz/state")) == b"connected\n"
+        except OSError:
+            return False
+
+
+class Sentinel(lib.Case):
+    kind = "redis"
+
+    def setUp(self):
+        lib.need_module("redis")
+        try:
+            self.site = servers.Sentinels()
+        except servers.Missing as missing:
+            self.skipTest(str(missing))
+        self.addCleanup(self.site.stop)
+        url = self.site.url(self.site.namespace())
+        self.a, self.b = self.tree(url, OPTIONS), self.tree(url, OPTIONS)
+
+    def token(self, agent, fd):
+        return int(lib.fields(agent.pread(fd, 4096, 0))["token"])
+
+    def test_fail_over(self):
+        """The mounts find the new master. A holder keeps its lock or is told; never do two hold it."""
+        os.mkdir(self.a("groups/g"))
+        lib.write(self.a("groups/g/m"), b"caps")
+        holder, waiter = self.agent(), self.agent()
+        fd = holder.open_flock(self.a("locks/l"), RW, EX)
+        token = self.token(holder, fd)
+        other = waiter.open(self.b("locks/l"))
+        waiter.start("flock", other, EX)
+        waiter.wait_blocked()
+        self.site.fail_over()
+        begin = time.monotonic()
+        lost = None
+        while lost is None:
+            try:
+                holder.fsync(fd)
+                lost = False
+            except OSError as error:
+                lost = True if error.errno == errno.EIO else None
+            self.assertLess(time.monotonic() - begin, 2 * lib.PATIENCE_S)
+        if not lost:
+            self.assertFalse(waiter.done(), "two hold at once")
+        holder.flock(fd, UN)
+        waiter.result(2 * lib.PATIENCE_S)
+        self.assertGreater(self.token(waiter, other), token)
+        lib.wait_until(lambda: self.members() == ["m"], "the member", 2 * lib.PATIENCE_S)
+        self.assertEqual(lib.read(self.a(".tooz/state")), b"connected\n")
+
+    def members(self):
+        try:
+            return os.listdir(self.b("groups/g"))
+        except OSError:
+            return None
+
+    def test_old_master_comes_back(self):
+        """It is a replica then, and nobody talks to it."""
+        old = self.site.fail_over()
+        old.start()
+        agent = self.agent()
+
+        def taken():
+            try:
+                return agent.open_flock(self.a("locks/l"), RW, EX | NB)
+            except OSError:
+                return None
+        fd = lib.wait_until(taken, "a lock", 2 * lib.PATIENCE_S)
+        time.sleep(LEASE_S / 2)
+        agent.fsync(fd)
+        self.fails(errno.EAGAIN, self.agent().open_flock, self.b("locks/l"), RW, EX | NB)
+
+    def test_sentinels_die(self):
+        """Without them what works goes on."""
+        fd = self.agent().open_flock(self.a("locks/l"), RW, EX)
+        for sentinel in self.site.sentinels:
+            sentinel.kill()
+        self.assertGreaterEqual(fd, 0)
+        time.sleep(LEASE_S / 2)
+        self.fails(errno.EAGAIN, self.agent().open_flock, self.b("locks/l"), RW, EX | NB)
+
+
+if __name__ == "__main__":
+    lib.main(400)

@@ -1,0 +1,316 @@
+# SPDX-License-Identifier: Apache-2.0
+"""zookeeper:// on servers that refuse, fail, stop, restart and elect; and on nodes full of junk."""
+import errno
+import fcntl
+import os
+import struct
+import time
+
+import lib
+import trouble
+from lib import EX, NB, SH, UN, servers
+from trouble import LEASE_S, OPTIONS, RW
+
+RECORD = struct.Struct(">iiiqi")  # of a connect response: length, version, time-out, session, password
+JUNK = [b"\x00\x00\x00\x00" * 100, b"\x10\x00\x00\x00" + b"x" * 1000, b"\xff\xff\xff\xff" + b"x" * 100,
+        RECORD.pack(37, 0, 0, 1, 16) + bytes(17), RECORD.pack(37, 0, 4000, 1, -5) + bytes(17),
+        RECORD.pack(37, 0, 4000, 1, 1 << 30) + bytes(17),
+        RECORD.pack(37, 0, 4000, 7, 16) + bytes(17) + os.urandom(2000),
+        RECORD.pack(37, 0, 4000, 7, 16) + bytes(17)
+        + struct.pack(">iiqi", 16, -1, 1, 0) * 50,
+        RECORD.pack(37, 0, 4000, 7, 16) + bytes(17)
+        + struct.pack(">iiqiii", 24, 1, 1, 0, 1 << 30, 5),
+        b"This ZooKeeper instance is not currently serving requests\n"]
+
+
+class Refused(trouble.Refused, lib.Case):
+    kind = scheme = "zookeeper"
+    junk = JUNK
+
+    def setUp(self):
+        lib.need_module("zookeeper")
+
+    def test_wrong_kind_of_server(self):
+        try:
+            other = servers.shared("redis")
+        except servers.Missing as missing:
+            self.skipTest(str(missing))
+        self.refused(f"zookeeper://127.0.0.1:{other.port}")
+
+    def test_wrong_password(self):
+        """The namespace belongs to somebody: who is not that one is told so."""
+        server = lib.server("zookeeper")
+        namespace = server.namespace()
+        right = server.url(namespace).replace("://", "://user:right-one@")
+        tree = self.tree(right, OPTIONS)
+        self.assertEqual(lib.read(tree(".tooz/state")), b"connected\n")
+        self.refused(right.replace("right-one", "wrong-one"), "auth", "acl", "perm", "access",
+                     secret="wrong-one")
+        self.refused(server.url(namespace), "auth", "acl", "perm", "access")
+
+    def test_one_of_an_ensemble_alone(self):
+        """It answers, and serves nobody."""
+        peers = [(i + 1, servers.free_port(), servers.free_port()) for i in range(3)]
+        server = servers.ZooKeeper.__new__(servers.ZooKeeper)
+        server.wait_ready = lambda: None
+        servers.ZooKeeper.__init__(server, peers, 1)
+        self.addCleanup(server.stop)
+        lib.wait_until(lambda: "not currently serving" in said(server), "its word", lib.PATIENCE_S)
+        self.refused(server.url())
+
+    def test_one_host_of_several_is_enough(self):
+        server = lib.server("zookeeper")
+        dead = [f"127.0.0.1:{servers.free_port()}" for _ in range(2)]
+        url = server.url().replace("://", "://" + ",".join(dead) + ",")
+        for _ in range(3):
+            tree = self.tree(url, OPTIONS)
+            fcntl.flock(self.open(tree("locks/l")), EX)
+            tree.stop()
+
+
+def said(server):
+    try:
+        return server.word("srvr")
+    except OSError:
+        return ""
+
+
+class Own:
+    kind = "zookeeper"
+
+    def setUp(self):
+        self.server = lib.server("zookeeper")
+        self.addCleanup(self.revive)
+        self.ns = self.server.namespace()
+        super().setUp()
+
+    def revive(self):
+        """Whatever a test that failed left it in."""
+        if self.server.process.poll() is not None:
+            self.server.start()
+        elif self.server.paused:
+            self.server.cont()
+
+    def url(self, port=None):
+        return self.server.url(self.ns, port)
+
+
+class Trouble(Own, trouble.Trouble, lib.Case):
+    """On the server of the whole program: it comes back as it was."""
+
+    believes_junk = True
+
+    def test_restarted(self):
+        """Sessions survive a restart that is quick enough. The JVM may not be; then it is a loss."""
+        self.hold()
+        self.server.kill()
+        self.server.start()
+        begin = time.monotonic()
+        kept = None
+        while kept is None:
+            try:
+                self.holder.fsync(self.fd)
+                kept = True
+            except OSError as error:
+                kept = False if error.errno == errno.EIO else None
+            self.assertLess(time.monotonic() - begin, 2 * lib.PATIENCE_S)
+        if kept:
+            self.assertFalse(any(x.done() for x in self.waiters), "two hold at once")
+            self.holder.flock(self.fd, UN)
+        self.drain()
+        self.works()
+
+    def test_killed_for_long(self):
+        self.hold()
+        self.server.kill()
+        self.loses(self.holder, self.fd)
+        for agent in self.waiters:
+            self.assertFalse(agent.done())
+        self.server.start()
+        self.drain()
+        self.works()
+
+
+class Hostile(lib.ZooKeeper):
+    """Nodes of the tree with something else in them."""
+
+    options = OPTIONS
+    DATA = (b"", b"\xc1", b"\xff" * 300, b"\xdd\xff\xff\xff\xff", b"x" * 500000, b"a\nb")
+
+    def setUp(self):
+        super().setUp()
+        from kazoo.client import KazooClient
+        self.client = KazooClient(f"127.0.0.1:{lib.server('zookeeper').port}", timeout=10)
+        self.client.start(10)
+        self.addCleanup(self.client.close)
+        self.addCleanup(self.client.stop)
+        self.ns = "/" + self.a.url.split("namespace=")[1].split("&")[0]
+
+    def nodes(self, path):
+        yield path
+        for child in self.client.get_children(path):
+            yield from self.nodes(f"{path}/{child}")
+
+    def test_every_node(self):
+        os.mkdir(self.a("groups/g"))
+        lib.write(self.a("groups/g/m"), b"x")
+        agent = self.agent()
+        agent.open_flock(self.a("locks/l"), RW, EX)
+        agent.open_flock(self.a("locks/s"), RW, SH)
+        agent.open_flock(self.a("leaders/g"), RW, EX)
+        nodes = list(self.nodes(self.ns))
+        self.assertGreater(len(nodes), 8)
+        for node in nodes:
+            for data in self.DATA:
+                self.client.set(node, data)
+                for tree in (self.a, self.b):
+                    self.use(tree)
+            self.client.set(node, b"")
+        self.alive()
+
+    def test_every_node_deleted(self):
+        os.mkdir(self.a("groups/g"))
+        lib.write(self.a("groups/g/m"), b"x")
+        agent = self.agent()
+        fd = agent.open_flock(self.a("locks/l"), RW, EX)
+        self.client.delete(self.ns, recursive=True)
+        for tree in (self.a, self.b):
+            self.use(tree)
+        self.fails(errno.EIO, agent.fsync, fd)
+        self.alive()
+
+    def use(self, tree):
+        begin = time.monotonic()
+        for name in ("locks/l", "locks/s", "leaders/g"):
+            try:
+                fd = os.open(tree(name), os.O_RDWR | os.O_CREAT)
+            except OSError:
+                continue
+            try:
+                fcntl.flock(fd, EX | NB)
+            except OSError:
+                pass
+            finally:
+                os.close(fd)
+        lib.sh('ls -lR "$1"; cat "$1"/*/* "$1"/groups/g/*', tree.path, timeout=4 * lib.PATIENCE_S)
+        self.assertIsNone(tree.process.poll(), tree.read_log())
+        self.assertLess(time.monotonic() - begin, 3 * LEASE_S + 2 * lib.SLOW)
+
+    def alive(self):
+        for tree in (self.a, self.b):
+            def works():
+                try:
+                    with lib.suppressed():
+                        os.mkdir(tree("groups/after"))
+                    lib.write(tree("groups/after/m"), b"x")
+                    os.unlink(tree("groups/after/m"))
+                    fd = os.open(tree("locks/after"), os.O_RDWR | os.O_CREAT)
+                    try:
+                        fcntl.flock(fd, EX | NB)
+                    finally:
+                        os.close(fd)
+                    return True
+                except OSError:
+                    return False
+            lib.wait_until(works, "the mount to work again", 2 * lib.PATIENCE_S)
+
+
+class Ensemble(lib.Case):
+    kind = "zookeeper"
+    site = None
+
+    def setUp(self):
+        lib.need_module("zookeeper")
+        try:
+            self.site = servers.Ensemble()
+        except servers.Missing as missing:
+            self.skipTest(str(missing))
+        self.addCleanup(self.site.stop)
+        url = self.site.url(self.site.namespace())
+        self.a, self.b = self.tree(url, OPTIONS), self.tree(url, OPTIONS)
+        self.holder, self.waiter = self.agent(), self.agent()
+        self.fd = self.holder.open_flock(self.a("locks/l"), RW, EX)
+        self.other = self.waiter.open(self.b("locks/l"))
+        self.waiter.start("flock", self.other, EX)
+        self.waiter.wait_blocked()
+
+    def token(self, agent, fd):
+        return int(lib.fields(agent.pread(fd, 4096, 0))["token"])
+
+    def settled(self):
+        """True: the holder still holds; False: it was told that not."""
+        end = time.monotonic() + 2 * lib.PATIENCE_S
+        while True:
+            try:
+                self.holder.fsync(self.fd)
+                return True
+            except OSError as error:
+                if error.errno == errno.EIO:
+                    return False
+            self.assertLess(time.monotonic(), end, "neither kept nor lost")
+
+    def handed_over(self, token):
+        if self.settled():
+            self.assertFalse(self.waiter.done(), "two hold at once")
+            self.holder.flock(self.fd, UN)
+        self.waiter.result(2 * lib.PATIENCE_S)
+        self.assertGreater(self.token(self.waiter, self.other), token)
+
+    def test_leader_killed(self):
+        token = self.token(self.holder, self.fd)
+        self.site.fail_over()
+        self.handed_over(token)
+
+    def test_one_after_the_other(self):
+        """Each server is away once; sessions move, and live."""
+        token = self.token(self.holder, self.fd)
+        for server in list(self.site.servers):
+            server.kill()
+            servers.Sentinels._until(self.site.leader, "a leader")
+            lib.wait_until(lambda: self.works(), "a lock", 2 * lib.PATIENCE_S)
+            server.start()
+        self.handed_over(token)
+
+    def works(self):
+        fd = os.open(self.b("locks/w"), RW)
+        try:
+            fcntl.flock(fd, EX | NB)
+            return True
+        except OSError:
+            return False
+        finally:
+            os.close(fd)
+
+    def test_no_majority(self):
+        """One server left decides nothing: the holder is told in time, and nobody gets the lock."""
+        leader = self.site.leader()
+        killed = [x for x in self.site.servers if x is not leader][:1] + [leader]
+        begin = time.monotonic()
+        for server in killed:
+            server.kill()
+        self.holder.start("poll", self.fd, lib.select.POLLIN, int(4000 * lib.PATIENCE_S))
+        self.assertTrue(self.holder.result(4 * lib.PATIENCE_S) & lib.select.POLLERR)
+        self.assertLess(time.monotonic() - begin, LEASE_S + 1 * lib.SLOW)
+        self.assertFalse(self.waiter.done(), "granted by a minority")
+        for server in killed:
+            server.spawn()
+        for server in killed:
+            server.wait_ready()
+        self.waiter.result(2 * lib.PATIENCE_S)
+
+    def test_leader_stopped(self):
+        """A leader that stands still is replaced; it does not come back with another truth."""
+        token = self.token(self.holder, self.fd)
+        leader = self.site.leader()
+        leader.pause()
+        try:
+            kept = self.settled()
+        finally:
+            leader.cont()
+        if kept:
+            self.assertFalse(self.waiter.done(), "two hold at once")
+        self.handed_over(token)
+
+
+if __name__ == "__main__":
+    lib.main(400)

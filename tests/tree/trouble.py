@@ -1,0 +1,479 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What any server can do to a mount: be away, be slow, be something else, answer junk, end connections.
+
+servers_redis.py and servers_zookeeper.py mix these into cases that say how to make a server and its URLs.
+A mount here is `a` behind a proxy, and `b` directly on the server.
+"""
+import errno
+import fcntl
+import os
+import random
+import signal
+import socket
+import subprocess
+import threading
+import time
+
+import lib
+from lib import EX, NB, UN
+import proxy  # of tests/lib
+
+RW = os.O_RDWR | os.O_CREAT
+LEASE_S = 3
+OPTIONS = f"timeout={LEASE_S}"
+UNKNOWN = (errno.EHOSTDOWN, errno.ETIMEDOUT, errno.ENOLCK)
+
+
+def hammer(path, marker, log, seconds):
+    """Takes and releases for so long; (turns, errors, what went wrong)."""
+    turns, errors, wrong = 0, 0, []
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        fd = -1
+        try:
+            fd = os.open(path, RW)
+            fcntl.flock(fd, EX)
+            token = int(lib.fields(os.pread(fd, 4096, 0))["token"])
+        except (OSError, KeyError) as error:
+            errors += 1
+            if isinstance(error, OSError) and error.errno not in (*UNKNOWN, errno.EIO, errno.EINTR):
+                wrong.append(repr(error))
+            if fd >= 0:
+                _close(fd)
+            time.sleep(0.01)
+            continue
+        try:
+            os.close(os.open(marker, os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            wrong.append("two hold at once")
+        else:
+            with open(log, "a", encoding="ascii") as f:
+                f.write(f"{token}\n")
+            os.unlink(marker)
+        turns += 1
+        _close(fd)
+    return turns, errors, wrong
+
+
+def _close(fd):
+    try:
+        os.close(fd)
+    except OSError:
+        pass
+
+
+lib.ACTIONS["hammer"] = hammer
+
+
+class Listener:
+    """Accepts, says something to each, and keeps silent or closes."""
+
+    def __init__(self, words, close=False):
+        self.socket = socket.socket()
+        self.socket.bind(("127.0.0.1", 0))
+        self.socket.listen(64)
+        self.port = self.socket.getsockname()[1]
+        self.words, self.close_each, self.open = words, close, []
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self):
+        while True:
+            try:
+                client = self.socket.accept()[0]
+                client.sendall(self.words)
+            except OSError:
+                if self.socket.fileno() < 0:
+                    return
+                continue
+            if self.close_each:
+                client.close()
+            else:
+                self.open.append(client)
+
+    def close(self):
+        self.socket.shutdown(socket.SHUT_RDWR)
+        self.socket.close()
+        for client in self.open:
+            client.close()
+
+
+class Refused:
+    """Mounts that cannot be: a message, exit status 32, in bounded time."""
+
+    scheme = ""
+
+    def begin(self, url, options=OPTIONS):
+        """Starts a mount that is to fail."""
+        lib.Tree.count += 1
+        path = os.path.join(lib.WORK, f"refused{lib.Tree.count}")
+        os.mkdir(path)
+        process = subprocess.Popen([lib.TOOZFS, url, path, "-o", options], stdin=subprocess.DEVNULL,
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        return process, path, time.monotonic()
+
+    def end(self, begun, *said, secret=None, within=None):
+        process, path, begin = begun
+        try:
+            _, text = process.communicate(timeout=6 * lib.PATIENCE_S)
+            passed = time.monotonic() - begin
+            self.assertFalse(lib.mounted(path))
+        finally:
+            process.kill()
+            while lib.mounted(path):
+                subprocess.run(["umount", "-l", path], check=False, timeout=10)
+        self.assertEqual(process.returncode, 32, text)
+        self.assertLess(passed, (within or LEASE_S) + 3 * lib.SLOW, text)
+        self.assertTrue(text.strip(), "no word of why")
+        if said:
+            self.assertTrue(any(word.lower() in text.lower() for word in said), text)
+        if secret:
+            self.assertNotIn(secret, text)
+
+    def refused(self, url, *said, **keywords):
+        self.end(self.begin(url), *said, **keywords)
+
+    def listener(self, words, close=False):
+        listener = Listener(words, close)
+        self.addCleanup(listener.close)
+        return f"{self.scheme}://127.0.0.1:{listener.port}"
+
+    def test_nobody_listens(self):
+        port = lib.servers.free_port()
+        self.refused(f"{self.scheme}://127.0.0.1:{port}")
+
+    def test_no_such_host(self):
+        self.refused(f"{self.scheme}://no-such-host.invalid")
+
+    def test_accepts_and_says_nothing(self):
+        self.refused(self.listener(b""))
+
+    def test_accepts_and_closes(self):
+        self.refused(self.listener(b"", close=True))
+
+    def test_junk(self):
+        words = [b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n", b"SSH-2.0-OpenSSH_9.2\r\n",
+                 b"\0" * 4096, b"\xff" * 4096, b"\r\n" * 3000, os.urandom(5000)]
+        junk = [(x, close) for x in words + self.junk for close in (False, True)]
+        for i in range(0, len(junk), 8):
+            # Together: each may take its whole time.
+            begun = [(x, self.begin(self.listener(*x))) for x in junk[i:i + 8]]
+            for (words, close), mount in begun:
+                with self.subTest(junk=words[:20], close=close):
+                    self.end(mount, within=2 * LEASE_S)
+
+    junk = []
+
+
+class Base:
+    """Two mounts, one behind a proxy."""
+
+    # self.server: pause, cont; self.url(port=None): of a mount in the test's namespace
+
+    def setUp(self):
+        self.proxy = self.proxied()
+        self.a = self.tree(self.url(port=self.proxy.port), OPTIONS)
+        self.b = self.tree(self.url(), OPTIONS)
+
+    def proxied(self):
+        made = proxy.Proxy(self.server.port)
+        self.addCleanup(made.stop)
+        return made
+
+    def hold(self):
+        """a holds, a and b wait."""
+        self.holder = self.agent()
+        self.fd = self.holder.open_flock(self.a("locks/l"), RW, EX)
+        self.waiters = []
+        for mount in (self.a, self.b):
+            agent = self.agent()
+            agent.fd = agent.open(mount("locks/l"))
+            agent.start("flock", agent.fd, EX)
+            agent.wait_blocked()
+            self.waiters.append(agent)
+
+    def keeps(self, agent, fd):
+        """Until the backend confirms it; a loss is an error."""
+        def confirmed():
+            try:
+                agent.fsync(fd)
+                return True
+            except OSError as error:
+                if error.errno == errno.EIO:
+                    raise AssertionError("lost") from error
+                return False
+        lib.wait_until(confirmed, "a confirmation", 2 * lib.PATIENCE_S)
+
+    def settled(self, agent, fd):
+        """True: the backend confirms it; False: it is lost."""
+        end = time.monotonic() + 2 * lib.PATIENCE_S
+        while True:
+            try:
+                agent.fsync(fd)
+                return True
+            except OSError as error:
+                if error.errno == errno.EIO:
+                    return False
+            self.assertLess(time.monotonic(), end, "neither kept nor lost")
+
+    def loses(self, agent, fd):
+        def lost():
+            try:
+                agent.fsync(fd)
+            except OSError as error:
+                return error.errno == errno.EIO
+            return False
+        lib.wait_until(lost, "the loss", 2 * lib.PATIENCE_S)
+
+    def served(self):
+        """The holder lets go, and each waiter has its turn."""
+        for agent in self.waiters:
+            self.assertFalse(agent.done(), "a waiter got in")
+        self.holder.flock(self.fd, UN)
+        self.drain()
+
+    def drain(self):
+        """Each waiter has its turn. One that was granted the lock may have lost it by the time that it is
+        looked at: its mount was about to find out that the server has forgotten its session."""
+        left = list(self.waiters)
+        while left:
+            lib.wait_until(lambda: any(x.done() for x in left), "the next holder",
+                           2 * lib.PATIENCE_S)
+            ready = [x for x in left if x.done()]
+            for agent in ready:
+                agent.result()
+            if len(ready) > 1:
+                holders = sum(self.settled(x, x.fd) for x in ready)
+                self.assertLessEqual(holders, 1, "two hold at once")
+            for agent in ready:
+                agent.flock(agent.fd, UN)
+                left.remove(agent)
+
+    def state(self, tree, *states):
+        lib.wait_until(lambda: lib.read(tree(".tooz/state")).decode().strip() in states,
+                       f"the state {states}", 2 * lib.PATIENCE_S)
+
+    def works(self):
+        """Everything on both mounts, after whatever happened."""
+        name = f"works{random.randrange(1 << 30)}"
+
+        def done():
+            try:
+                for mount in (self.a, self.b):
+                    fd = os.open(mount("locks", name), RW)
+                    try:
+                        fcntl.flock(fd, EX | NB)
+                    finally:
+                        os.close(fd)
+                with lib.suppressed():
+                    os.mkdir(self.a("groups", name))
+                lib.write(self.a("groups", name, "m"), b"x")
+                same = lib.read(self.b("groups", name, "m")) == b"x"
+                os.unlink(self.a("groups", name, "m"))
+                os.rmdir(self.a("groups", name))
+                return same
+            except OSError:
+                return False
+        lib.wait_until(done, "the mounts to work again", 3 * lib.PATIENCE_S)
+        self.state(self.a, "connected")
+
+
+class Trouble(Base):
+    """Connections that end, stall and lie, with locks held and waiters queued."""
+
+    believes_junk = False  # may noise look as if the session had ended?
+
+    def test_cut(self):
+        self.hold()
+        for _ in range(5):
+            self.assertGreater(self.proxy.cut(), 0)
+            self.state(self.a, "connected")
+            self.keeps(self.holder, self.fd)
+        self.served()
+        self.works()
+
+    def test_cut_while_nothing_is_held(self):
+        for _ in range(5):
+            self.proxy.cut()
+            lib.wait_until(lambda: self._tries(), "the lock", lib.PATIENCE_S)
+
+    def _tries(self):
+        fd = os.open(self.a("locks/l"), RW)
+        try:
+            fcntl.flock(fd, EX | NB)
+            return True
+        except OSError:
+            return False
+        finally:
+            _close(fd)
+
+    def test_half_closed(self):
+        self.hold()
+        self.proxy.half_close()
+        self.keeps(self.holder, self.fd)
+        self.served()
+
+    def test_garbled(self):
+        """A connection that lies is given up; what was held is kept."""
+        self.hold()
+        for count in (1, 4, 1000):
+            self.proxy.garble(count)
+            if not self.settled(self.holder, self.fd):
+                self.assertTrue(self.believes_junk, "lost")
+                break
+            self.proxy.garble(0)
+            self.proxy.cut()
+        self.proxy.garble(0)
+        self.assertIsNone(self.a.process.poll())
+        self.holder.flock(self.fd, UN)
+        self.drain()
+        self.works()
+
+    def test_slow(self):
+        """A tenth of a second each way: slower, and nothing else."""
+        self.proxy.delay(100)
+        self.hold()
+        end = time.monotonic() + LEASE_S + 1
+        while time.monotonic() < end:
+            self.keeps(self.holder, self.fd)
+            time.sleep(0.2)
+        self.assertEqual(lib.read(self.a(".tooz/state")), b"connected\n")
+        self.served()
+
+    def test_short_silence(self):
+        """Less than the lease: suspended at the most, and nothing is lost."""
+        self.hold()
+        self.proxy.stall("both")
+        time.sleep(0.8)
+        self.proxy.stall("none")
+        self.keeps(self.holder, self.fd)
+        self.served()
+
+    def test_short_absence(self):
+        self.hold()
+        self.proxy.refuse(True)
+        time.sleep(0.6)
+        self.proxy.refuse(False)
+        self.keeps(self.holder, self.fd)
+        self.served()
+        self.works()
+
+    def test_long_absence(self):
+        """Lost before anybody else can get it; what waits waits on; members come back."""
+        os.mkdir(self.a("groups/g"))
+        lib.write(self.a("groups/g/m"), b"caps")
+        self.hold()
+        begin = time.monotonic()
+        self.proxy.refuse(True)
+        self.holder.start("poll", self.fd, lib.select.POLLIN, int(1000 * 4 * lib.PATIENCE_S))
+        # b's waiter may have it only when a's holder was told.
+        lib.wait_until(lambda: self.holder.done() or self.waiters[1].done(), "the loss",
+                       4 * lib.PATIENCE_S)
+        self.assertTrue(self.holder.done(), "another held it before its holder was told")
+        self.assertTrue(self.holder.result() & lib.select.POLLERR)
+        self.assertLess(time.monotonic() - begin, LEASE_S + 1 * lib.SLOW)
+        self.fails(errno.EIO, self.holder.fsync, self.fd)
+        self.waiters[1].result(LEASE_S + lib.PATIENCE_S)
+        self.assertFalse(self.waiters[0].done())
+        begin = time.monotonic()
+        self.fails(UNKNOWN, self.agent().open_flock, self.a("locks/other"), RW, EX | NB)
+        lib.sh('ls -lR "$1"', self.a.path, timeout=4 * lib.PATIENCE_S)
+        self.assertLess(time.monotonic() - begin, 3 * LEASE_S + 2 * lib.SLOW)
+        self.proxy.refuse(False)
+        self.state(self.a, "connected")
+        self.fails(errno.EIO, self.holder.fsync, self.fd)
+        lib.wait_until(lambda: self._members() == ["m"], "the member to come back")
+        self.assertEqual(lib.read(self.b("groups/g/m")), b"caps")
+        self.assertFalse(self.waiters[0].done())
+        self.waiters[1].flock(self.waiters[1].fd, UN)
+        self.waiters[0].result()
+
+    def _members(self):
+        try:
+            return os.listdir(self.b("groups/g"))
+        except OSError:
+            return None
+
+    def test_black_hole(self):
+        """What is sent vanishes: calls end in bounded time, the loss comes in time."""
+        self.hold()
+        begin = time.monotonic()
+        self.proxy.drop("both")
+        self.holder.start("poll", self.fd, lib.select.POLLIN, int(1000 * 4 * lib.PATIENCE_S))
+        agent = self.agent()
+        agent.start("mkdir", self.a("groups/g"))
+        self.fails(UNKNOWN, agent.result, 3 * lib.PATIENCE_S)
+        self.assertLess(time.monotonic() - begin, 2 * LEASE_S + 1 * lib.SLOW)
+        self.assertTrue(self.holder.result(3 * lib.PATIENCE_S) & lib.select.POLLERR)
+        self.assertLess(time.monotonic() - begin, LEASE_S + LEASE_S + 1 * lib.SLOW)
+        self.proxy.drop("none")
+        self.proxy.cut()
+        self.waiters[1].result(4 * lib.PATIENCE_S)
+        self.waiters[1].flock(self.waiters[1].fd, UN)
+        self.waiters[0].result(2 * lib.PATIENCE_S)
+        self.waiters[0].flock(self.waiters[0].fd, UN)
+        self.works()
+
+    def test_server_stopped_and_continued(self):
+        self.hold()
+        self.server.pause()
+        time.sleep(0.6)
+        self.server.cont()
+        self.keeps(self.holder, self.fd)
+        self.served()
+
+    def test_terminated_while_away(self):
+        """The daemon's end does not wait for a server that is gone."""
+        self.hold()
+        self.proxy.drop("both")
+        begin = time.monotonic()
+        self.a.process.send_signal(signal.SIGTERM)
+        self.a.wait_exit(6 * lib.PATIENCE_S)
+        self.assertLess(time.monotonic() - begin, 2 * LEASE_S + 3 * lib.SLOW)
+        self.waiters[1].result(LEASE_S + lib.PATIENCE_S)
+
+    def test_exclusion_through_trouble(self):
+        """Whatever happens to connections, one at a time, tokens in order, and it goes on after."""
+        seconds = 30 if lib.LONG else 8
+        marker, log = os.path.join(lib.WORK, "marker"), os.path.join(lib.WORK, "tokens")
+        for path in (marker, log):
+            if os.path.exists(path):
+                os.unlink(path)
+        agents = [self.agent() for _ in range(4)]
+        for i, agent in enumerate(agents):
+            agent.start("hammer", (self.a, self.b)[i % 2]("locks/l"), marker, log, seconds * lib.SLOW)
+        choose, end = random.Random(os.getpid()), time.monotonic() + (seconds - 2) * lib.SLOW
+        while time.monotonic() < end:
+            time.sleep(choose.uniform(0.05, 0.4))
+            what = choose.randrange(6)
+            if what == 0:
+                self.proxy.cut()
+            elif what == 1:
+                self.proxy.delay(choose.choice((0, 1, 20)))
+            elif what == 2:
+                self.proxy.stall(choose.choice(("up", "down", "both")))
+                time.sleep(choose.uniform(0, 0.5))
+                self.proxy.stall("none")
+            elif what == 3:
+                self.proxy.drop(choose.choice(("up", "down", "both")))
+                time.sleep(choose.uniform(0, 0.5))
+                self.proxy.cut()
+                self.proxy.drop("none")
+            elif what == 4:
+                self.proxy.garble(choose.randrange(1, 50))
+            else:
+                self.more_trouble(choose)
+        self.proxy.garble(0)
+        self.proxy.delay(0)
+        self.proxy.cut()
+        results = [agent.result(6 * lib.PATIENCE_S) for agent in agents]
+        wrong = [x for _, _, found in results for x in found]
+        self.assertEqual(wrong, [])
+        with open(log, encoding="ascii") as f:
+            tokens = [int(line) for line in f]
+        self.assertEqual(tokens, sorted(set(tokens)))
+        print(f"turns and errors: {[x[:2] for x in results]}", file=lib.sys.stderr)
+        self.assertGreater(len(tokens), 20)
+        self.works()
+
+    def more_trouble(self, choose):
+        pass
