@@ -64,17 +64,12 @@ static void sent_nothing(int rc, const struct Stat *stat, const void *data)
 	(void)data;
 }
 
-/* Makes the library leave its server. It sees the end of the stream when it reads next; if it does not read
- * any more, it sees it when it writes. */
+/* The library sees the end of the stream when it reads next. */
 void zk_conn_reset(struct zk_conn *conn)
 {
 	conn->unread = conn->stuck = 0;
-	if (conn->fd < 0)
-		return;
-	shutdown(conn->fd, SHUT_RDWR);
-	if (conn->connected)
-		zoo_aexists(conn->zh, "/", 0, sent_nothing, NULL);
-	zk_conn_kick(conn);
+	if (conn->fd >= 0)
+		shutdown(conn->fd, SHUT_RDWR);
 }
 
 /* After a length that it has no memory for (each negative one) the library does not read again, and says
@@ -98,8 +93,12 @@ static void conn_process(struct zk_conn *conn, int events)
 	for (unsigned i = 0; i < REPLIES_MAX && rc == ZOK && !conn->dead; i++) {
 		handshake_stamp(conn);
 		rc = zookeeper_process(conn->zh, events);
-		if (i == 0 && rc == ZNOTHING && conn_is_stuck(conn))
+		if (i == 0 && rc == ZNOTHING && conn_is_stuck(conn)) {
+			/* It sees that when it writes. */
 			zk_conn_reset(conn);
+			if (conn->connected)
+				zoo_aexists(conn->zh, "/", 0, sent_nothing, NULL);
+		}
 		events = ZOOKEEPER_READ;
 	}
 	if (!conn->dead)

@@ -193,8 +193,10 @@ static void guard_check(struct zk_req *req)
 	bool doubt = req->rc == ZOK && !ours && !zg->doubted;
 	if (ours)
 		zg->guarded = zg->self.point != NULL;
-	else if (!doubt && (req->rc == ZOK || req->rc == ZNONODE))
-		zk_grant_gone(zg);
+	if (!ours && !doubt && (req->rc == ZOK || req->rc == ZNONODE)) {
+		zk_grant_gone(zg); /* and freed, perhaps */
+		return;
+	}
 	if (req->rc == ZOK)
 		zg->doubted = doubt;
 	if (zg->held && !zg->guarded)

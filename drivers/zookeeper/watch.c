@@ -319,8 +319,19 @@ void zk_unwatch(struct coord_session *session, struct coord_key key)
 void zk_watches_changed(struct zk_session *zs)
 {
 	uint64_t now = coord_now_ms(zs->loop);
-	for (struct coord_node *node = NULL; (node = coord_table_next(&zs->watches, node));) {
-		struct zk_watch *watch = (struct zk_watch *)(void *)node;
+	struct coord_list told = COORD_LIST_INIT(told);
+	/* Whoever is told may end any of them. */
+	while (!coord_list_empty(&zs->all_watches)) {
+		struct coord_list *first = zs->all_watches.next;
+		coord_list_remove(first);
+		coord_list_add(&told, first);
+	}
+	while (!coord_list_empty(&told)) {
+		struct zk_watch *watch = coord_container(told.next, struct zk_watch, link);
+		coord_list_remove(&watch->link);
+		coord_list_add(&zs->all_watches, &watch->link);
+		if (watch->dropped)
+			continue;
 		/* The library has armed those that it knows; some were told, or never came to be. */
 		coord_timer_start(zs->loop, &watch->rearm, now);
 		watch_changed(watch);
