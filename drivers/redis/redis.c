@@ -210,6 +210,7 @@ static void open_end(struct redis_session *rs, int status)
 		if (!redis_link_tracks(rs->link))
 			coord_session_narrow(rs->session, COORD_CAN_NOTIFY);
 		tell_watch(rs);
+		redis_items_stale(rs);
 	}
 	coord_op_fail(op, status);
 }
@@ -289,8 +290,8 @@ static void link_up(void *user)
 	} else {
 		coord_session_event(rs->session, rs->epoch, COORD_EVENT_CONNECTED);
 		tell_watch(rs);
+		redis_items_stale(rs);
 	}
-	redis_items_stale(rs);
 }
 
 static void link_down(void *user, int status, const char *text)
