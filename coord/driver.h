@@ -146,6 +146,8 @@ enum coord_op_flags {
 		1 << 4, /* MEMBER_UPDATE, _LEAVE: a member with our id that we did not join */
 	COORD_OP_BARE =
 		1 << 5, /* GROUP_READ: only whether there is such a group; rows are ignored */
+	COORD_OP_PATIENT =
+		1 << 6, /* LOCK: for somebody who waits: it is tried again if it is busy */
 };
 
 struct coord_session;

@@ -435,6 +435,8 @@ static void acquire_start(struct core_lock *lock, struct coord_ticket *ticket)
 		flags = COORD_OP_WAIT;
 	else if (ticket->wait && (coord->session.can & COORD_CAN_NOTIFY))
 		flags = COORD_OP_WATCH;
+	if (ticket->wait)
+		flags |= COORD_OP_PATIENT;
 	lock->changed = false;
 	if (!lock->pending || !acquire_op(lock, COORD_CALL_LOCK, flags)) {
 		core_grant_free(lock->pending);

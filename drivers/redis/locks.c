@@ -283,7 +283,7 @@ static int take_args(struct redis_call *call, enum coord_mode mode, struct redis
 	redis_arg(args, (struct coord_bytes){call->hold->owner, REDIS_OWNER_LEN});
 	redis_arg_number(args, rs->options.lock_timeout_ms);
 	redis_arg_text(args, mode == COORD_SHARED ? "s" : "x");
-	redis_arg_text(args, op->flags & COORD_OP_WATCH ? "w" : "");
+	redis_arg_text(args, op->flags & (COORD_OP_WATCH | COORD_OP_PATIENT) ? "w" : "");
 	redis_arg_text(args, rs->id);
 	redis_arg(args, counter);
 	redis_arg(args, call->item->record);
@@ -406,7 +406,7 @@ void redis_unlock_args(struct redis_session *rs, const struct redis_item *item, 
 	redis_arg(args, item->record);
 	redis_arg(args, item->sharers);
 	redis_arg_text(args, rs->id);
-	redis_arg_number(args, REDIS_TURN_MS);
+	redis_arg_number(args, redis_link_tracks(rs->link) ? REDIS_TURN_MS : REDIS_TURN_POLL_MS);
 	redis_arg_text(args, item->watched ? "w" : "");
 }
 

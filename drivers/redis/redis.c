@@ -10,6 +10,7 @@
 
 #include <assert.h>
 #include <stdio.h>
+#include <syslog.h>
 
 /* ---- Answers ---- */
 
@@ -209,6 +210,7 @@ static void open_end(struct redis_session *rs, int status)
 		if (!redis_link_tracks(rs->link))
 			coord_session_narrow(rs->session, COORD_CAN_NOTIFY);
 		tell_watch(rs);
+		redis_items_stale(rs);
 	}
 	coord_op_fail(op, status);
 }
@@ -288,8 +290,8 @@ static void link_up(void *user)
 	} else {
 		coord_session_event(rs->session, rs->epoch, COORD_EVENT_CONNECTED);
 		tell_watch(rs);
+		redis_items_stale(rs);
 	}
-	redis_items_stale(rs);
 }
 
 static void link_down(void *user, int status, const char *text)
@@ -302,7 +304,7 @@ static void link_down(void *user, int status, const char *text)
 	}
 	if (rs->closing)
 		return;
-	coord_log(4, "redis: %s", text);
+	coord_log(LOG_WARNING, "redis: %s", text);
 	coord_session_event(rs->session, rs->epoch, COORD_EVENT_DISCONNECTED);
 }
 
@@ -616,7 +618,8 @@ static struct renewal *renewal_new(struct redis_session *rs, struct coord_op *op
 
 static void redis_renew(struct coord_session *session, struct coord_op *op)
 {
-	struct renewal *renewal = renewal_new(coord_session_data(session), op);
+	struct redis_session *rs = coord_session_data(session);
+	struct renewal *renewal = renewal_new(rs, op);
 	if (!renewal) {
 		coord_op_fail(op, -ENOMEM);
 		return;
@@ -627,6 +630,9 @@ static void redis_renew(struct coord_session *session, struct coord_op *op)
 	renew_beats(renewal);
 	renewal->complete = true;
 	renewal_end(renewal);
+	/* Where no notices come: is it broken, does somebody wait? */
+	if (!redis_link_tracks(rs->link))
+		redis_items_stale(rs);
 }
 
 /* ---- Members that others removed ---- */
@@ -754,7 +760,7 @@ const struct coord_driver toozfs_driver __attribute__((visibility("default"))) =
 	.grant_size = sizeof(struct redis_hold),
 	.op_size = sizeof(struct redis_call),
 	.value_max = 1u << 20,
-	.poll_ms = 100,
+	.poll_ms = REDIS_POLL_MS,
 	.configure = redis_configure,
 	.session_free = redis_session_free,
 	.grant_done = redis_grant_done,

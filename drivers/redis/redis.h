@@ -29,6 +29,8 @@ enum {
 	REDIS_SESSION_LEN = 16, /* digits */
 	REDIS_OWNER_LEN = 32,
 	REDIS_TURN_MS = 50, /* how long a freed lock is kept for who waited */
+	REDIS_POLL_MS = 100, /* where no notices come, who waits looks so often */
+	REDIS_TURN_POLL_MS = 250, /* and is given so long */
 };
 
 struct redis_session {

@@ -421,9 +421,11 @@ static const char group_read_body[] =
 		"local r, dead = {0}, {}\n"
 		"for i = 2, #KEYS do r[i] = redis.call('GET', KEYS[i]) end\n"
 		"r[#KEYS + 1] = redis.call('GET', ARGV[2])\n"
-		"local n = #KEYS + 1\n"
+		"local n, size = #KEYS + 1, 0\n"
 		"members(KEYS[1], ARGV[1], ARGV[3], ARGV[4], function(m, data, rec, alive)\n"
 		"  if not alive then dead[#dead + 1] = m return end\n"
+		"  size = size + #m + (ARGV[5] ~= '' and #data or 0)\n"
+		"  if size > 32 * 1024 * 1024 then return end\n"
 		"  r[n + 1], r[n + 2], r[n + 3] = m, ARGV[5] ~= '' and data or '', rec or ''\n"
 		"  n = n + 3\n"
 		"end)\n"
@@ -435,6 +437,7 @@ static const char group_read_body[] =
 		"  end\n"
 		"  redis.call('EXISTS', unpack(KEYS))\n"
 		"end\n"
+		"if size > 32 * 1024 * 1024 then return {8} end\n"
 		"return r\n";
 
 /* For a watch: tracks, and says whether one has died and when the next can. KEYS: group. ARGV: owners,
@@ -554,6 +557,7 @@ int redis_code_errno(const redisReply *reply)
 		[REDIS_CODE_PERM] = -EPERM,
 		[REDIS_CODE_NOTEMPTY] = -ENOTEMPTY,
 		[REDIS_CODE_BAD] = -EBADMSG,
+		[REDIS_CODE_BIG] = -EFBIG,
 	};
 	if (reply->type == REDIS_REPLY_ERROR)
 		return redis_errno(reply);

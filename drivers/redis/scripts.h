@@ -47,6 +47,7 @@ enum redis_code {
 	REDIS_CODE_PERM,
 	REDIS_CODE_NOTEMPTY,
 	REDIS_CODE_BAD, /* our own keys hold what is not ours */
+	REDIS_CODE_BIG, /* the answer would be too long for the link */
 	REDIS_CODES,
 };
 

@@ -370,7 +370,7 @@ void redis_watch_look(struct coord_task *task)
 	struct redis_session *rs = coord_container(task, struct redis_session, look);
 	struct redis_item *item, *next;
 	struct batch *batch = NULL;
-	bool again = false, up = redis_link_is_up(rs->link) && redis_link_tracks(rs->link);
+	bool again = false, up = redis_link_is_up(rs->link);
 	coord_list_each_safe (item, next, &rs->stale, stale) {
 		if (item->fast) {
 			item->fast = false;
