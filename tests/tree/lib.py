@@ -442,6 +442,16 @@ class Case(unittest.TestCase):
             return error
         raise AssertionError(f"succeeded ({value!r}) instead of {names}")
 
+    def free_soon(self, fd, mode=EX):
+        """An unlock is answered when it is on its way: another mount may come before it."""
+        def taken():
+            try:
+                fcntl.flock(fd, mode | NB)
+                return True
+            except BlockingIOError:
+                return False
+        wait_until(taken, "the release", 1 * SLOW)
+
     def stays_blocked(self, agent):
         self.assertFalse(agent.done(SHORT_S), "a call that had to wait was answered")
 

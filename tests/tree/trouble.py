@@ -107,8 +107,11 @@ class Refused:
         lib.Tree.count += 1
         path = os.path.join(lib.WORK, f"refused{lib.Tree.count}")
         os.mkdir(path)
+        # A client library may allocate what a hostile length says; to fill that would take its time.
+        env = {key: value for key, value in os.environ.items() if key != "MALLOC_PERTURB_"}
         process = subprocess.Popen([lib.TOOZFS, url, path, "-o", options], stdin=subprocess.DEVNULL,
-                                   stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+                                   env=env)
         return process, path, time.monotonic()
 
     def end(self, begun, *said, secret=None, within=None):
