@@ -424,8 +424,8 @@ static const char group_read_body[] =
 		"local n, size = #KEYS + 1, 0\n"
 		"members(KEYS[1], ARGV[1], ARGV[3], ARGV[4], function(m, data, rec, alive)\n"
 		"  if not alive then dead[#dead + 1] = m return end\n"
-		"  size = size + #m + (ARGV[5] ~= '' and #data or 0)\n"
-		"  if size > 32 * 1024 * 1024 then return end\n"
+		"  size = size + #m + (rec and #rec or 0) + (ARGV[5] ~= '' and #data or 0)\n"
+		"  if size > 48 * 1024 * 1024 then return end\n"
 		"  r[n + 1], r[n + 2], r[n + 3] = m, ARGV[5] ~= '' and data or '', rec or ''\n"
 		"  n = n + 3\n"
 		"end)\n"
@@ -437,7 +437,7 @@ static const char group_read_body[] =
 		"  end\n"
 		"  redis.call('EXISTS', unpack(KEYS))\n"
 		"end\n"
-		"if size > 32 * 1024 * 1024 then return {8} end\n"
+		"if size > 48 * 1024 * 1024 then return {8} end\n"
 		"return r\n";
 
 /* For a watch: tracks, and says whether one has died and when the next can. KEYS: group. ARGV: owners,
