@@ -92,7 +92,6 @@ int coord_holding_new(struct coord *coord, enum coord_kind kind, struct coord_by
 		core_lock_later(lock);
 		return -ENOMEM;
 	}
-	holding->coord = coord;
 	holding->lock = lock;
 	holding->user = user;
 	coord_list_init(&holding->tickets);
@@ -139,13 +138,12 @@ void coord_holding_set_taker(struct coord_holding *holding, uint32_t pid, uint32
 
 int coord_holding_set_leader(struct coord_holding *holding, struct coord_bytes member)
 {
-	char *copy = malloc(member.len + 1);
+	struct coord_bytes *copy = malloc(sizeof(*copy) + member.len);
 	if (!copy)
 		return -ENOMEM;
-	memcpy(copy, member.data, member.len);
+	*copy = (struct coord_bytes){memcpy(copy + 1, member.data, member.len), member.len};
 	free(holding->leader);
 	holding->leader = copy;
-	holding->leader_len = member.len;
 	return 0;
 }
 
@@ -201,7 +199,7 @@ static struct coord_ticket *ticket_new(
 /* What can be said at once: 1 means the request has to queue. */
 static int lock_at_once(struct coord_holding *holding, enum coord_mode mode, unsigned flags)
 {
-	struct coord *coord = holding->coord;
+	struct coord *coord = holding->lock->coord;
 	struct core_lock *lock = holding->lock;
 	bool held = holding->state == COORD_HELD;
 	if (coord->stopping || coord->stopped)
@@ -234,7 +232,7 @@ static int lock_at_once(struct coord_holding *holding, enum coord_mode mode, uns
 
 static void ticket_deadline(struct coord_ticket *ticket, unsigned flags)
 {
-	struct coord *coord = ticket->holding->coord;
+	struct coord *coord = ticket->holding->lock->coord;
 	coord_timer_stop(coord->loop, &ticket->timer);
 	if (ticket->wait)
 		return;
@@ -247,7 +245,7 @@ static void ticket_deadline(struct coord_ticket *ticket, unsigned flags)
 void coord_lock(struct coord_holding *holding, enum coord_mode mode, unsigned flags,
 	struct coord_wait *wait)
 {
-	struct coord *coord = holding->coord;
+	struct coord *coord = holding->lock->coord;
 	struct core_lock *lock = holding->lock;
 	coord_list_init(&wait->link);
 	wait->ticket = NULL;
@@ -331,7 +329,7 @@ static struct unlock_wait *unlock_wait_new(struct coord_holding *holding)
 void coord_unlock(struct coord_holding *holding, void (*fn)(void *user, int status), void *user)
 {
 	struct core_lock *lock = holding->lock;
-	struct coord *coord = holding->coord;
+	struct coord *coord = holding->lock->coord;
 	if (lock->upgrader && lock->upgrader->holding == holding) {
 		/* Nothing is left to upgrade: it waits on as any other. */
 		core_ticket_live(lock->upgrader);
@@ -403,7 +401,7 @@ static void check_gone(struct coord_req *req)
 int coord_check(
 	struct coord_holding *holding, coord_reply_fn *fn, void *user, struct coord_req **ret_req)
 {
-	struct coord *coord = holding->coord;
+	struct coord *coord = holding->lock->coord;
 	struct core_lock *lock = holding->lock;
 	if (holding->state != COORD_HELD || lock->local || !lock->grant) {
 		struct coord_req *req = core_req_new(coord, fn, user);
@@ -455,7 +453,7 @@ int coord_barrier(
 	struct coord_holding *holding, coord_reply_fn *fn, void *user, struct coord_req **ret_req)
 {
 	struct core_lock *lock = holding->lock;
-	struct coord_req *req = core_req_new(holding->coord, fn, user);
+	struct coord_req *req = core_req_new(holding->lock->coord, fn, user);
 	if (!req)
 		return -ENOMEM;
 	bool pending = !coord_list_empty(&lock->releases);

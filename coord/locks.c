@@ -63,21 +63,21 @@ void core_wait_answer(struct coord_wait *wait, int status)
 {
 	coord_list_remove(&wait->link);
 	if (wait->ticket)
-		wait->holding->coord->counters.waiters--;
+		wait->holding->lock->coord->counters.waiters--;
 	wait->ticket = NULL;
 	wait->status = status;
 	wait->task.fn = wait_task;
 	coord_list_add(&wait->holding->answers, &wait->link);
-	coord_loop_defer(wait->holding->coord->loop, &wait->task);
+	coord_loop_defer(wait->holding->lock->coord->loop, &wait->task);
 }
 
 void core_wait_forget(struct coord_wait *wait)
 {
 	coord_list_remove(&wait->link);
 	if (wait->ticket)
-		wait->holding->coord->counters.waiters--;
+		wait->holding->lock->coord->counters.waiters--;
 	else
-		coord_loop_undefer(wait->holding->coord->loop, &wait->task);
+		coord_loop_undefer(wait->holding->lock->coord->loop, &wait->task);
 	wait->ticket = NULL;
 	wait->holding = NULL;
 }
@@ -115,7 +115,7 @@ void core_ticket_free(struct coord_ticket *ticket)
 {
 	if (ticket->holding->lock->upgrader == ticket)
 		ticket->holding->lock->upgrader = NULL;
-	coord_timer_stop(ticket->holding->coord->loop, &ticket->timer);
+	coord_timer_stop(ticket->holding->lock->coord->loop, &ticket->timer);
 	ticket_unlink(ticket);
 	coord_list_remove(&ticket->hlink);
 	free(ticket);
@@ -197,7 +197,7 @@ void core_holding_drop(struct coord_holding *holding, enum coord_holding_state s
 	if (holding->state == COORD_HELD) {
 		coord_list_remove(&holding->hlink);
 		if (!holding->lock->local)
-			holding->coord->counters.locks_held--;
+			holding->lock->coord->counters.locks_held--;
 	}
 	holding->state = state;
 	holding->told = holding->told && state != COORD_FREE;
@@ -427,7 +427,7 @@ static void acquire_start(struct core_lock *lock, struct coord_ticket *ticket)
 	struct coord_holding *holding = ticket->holding;
 	struct coord_bytes member = coord_bytes_of(coord->config->member);
 	if (holding->leader)
-		member = (struct coord_bytes){holding->leader, holding->leader_len};
+		member = *holding->leader;
 	lock->pending = core_grant_new(coord, lock->key, member, ticket->mode, lock);
 	unsigned flags = 0;
 	if (ticket->wait && (coord->session.can & COORD_CAN_QUEUE) &&

@@ -37,9 +37,9 @@ struct coord_ticket {
 	struct coord_list link; /* in the lock's tickets or places; the upgrader in neither */
 	struct coord_list hlink; /* in the holding's tickets */
 	struct coord_holding *holding;
-	uint64_t place; /* in the order of arrival */
-	enum coord_mode mode;
-	bool wait, live;
+	uint64_t place : 48; /* in the order of arrival */
+	uint64_t mode : 8; /* enum coord_mode */
+	bool wait : 1, live : 1;
 	struct coord_list waits; /* live requests; empty: only the place is kept */
 	struct coord_timer timer; /* the deadline of a try, or the end of a kept place */
 };
@@ -56,23 +56,22 @@ struct unlock_wait {
 };
 
 struct coord_holding {
-	struct coord *coord;
 	struct core_lock *lock;
 	struct coord_list link; /* in lock->holdings */
 	struct coord_list hlink; /* in lock->holders while held */
 	struct coord_list tickets;
 	struct coord_list answers; /* requests whose answer is on its way */
 	void *user;
-	enum coord_holding_state state;
+	uint8_t state; /* enum coord_holding_state */
+	uint8_t mode; /* enum coord_mode */
 	bool told; /* somebody was told that it holds */
-	enum coord_mode mode;
+	bool zombie; /* freed by its owner while an unlock or a check is still to be answered */
+	uint32_t checks; /* that run */
 	uint64_t token, since_us;
 	uint32_t pid, uid;
-	char *leader; /* LEADER: the id to lead under, if not our own */
-	size_t leader_len;
+	struct coord_bytes
+		*leader; /* LEADER: the id to lead under, if not our own; text behind it */
 	struct unlock_wait unlock; /* the usual one; more are allocated */
-	uint32_t checks; /* that run */
-	bool zombie; /* freed by its owner while an unlock or a check is still to be answered */
 };
 
 void core_lock_pump(struct core_lock *lock);

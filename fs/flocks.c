@@ -138,9 +138,12 @@ static void disown(struct fs *fs, struct fs_holding *holding)
 
 static int own(struct fs *fs, struct fs_holding *holding, uint64_t owner)
 {
-	holding->key.inode = holding->inode;
-	holding->key.owner = owner;
-	holding->node.key = (struct coord_bytes){(const char *)&holding->key, sizeof(holding->key)};
+	static_assert(offsetof(struct fs_holding, owner) ==
+			      offsetof(struct fs_holding, inode) + sizeof(holding->inode),
+		"the key in one piece");
+	holding->owner = owner;
+	holding->node.key = (struct coord_bytes){
+		(const char *)&holding->inode, sizeof(holding->inode) + sizeof(holding->owner)};
 	int r = coord_table_add(&fs->owners, &holding->node);
 	holding->owned = r == 0;
 	return r;
@@ -254,7 +257,7 @@ static void adopt(struct fs *fs, struct fs_holding *holding, struct fs_holding *
 {
 	struct fs_wait *wait, *next;
 	struct fs_use *use, *after;
-	uint64_t owner = other->key.owner;
+	uint64_t owner = other->owner;
 	waits_stop(other);
 	disown(fs, other);
 	own(fs, holding, owner); /* the table has room: one has just left it */

@@ -375,16 +375,14 @@ struct fs_holding {
 	struct coord_node node; /* in fs->owners while it has an owner */
 	struct coord_list uses; /* handles through which it was taken or waited for; never none */
 	struct coord_list waits; /* requests that wait for it */
-	struct fs_inode *inode; /* the handles' */
+	/* There may be ten thousand of them, so this one is packed. */
+	struct fs_inode *inode; /* the handles'; with owner the key in fs->owners */
+	uint64_t owner;
 	struct fs_handle *handle; /* for whose flock it is; NULL: fcntl only */
 	struct coord_holding *held;
-	enum coord_mode flock, posix; /* what each of the two asked for and has */
+	uint8_t flock, posix; /* enum coord_mode: what each of the two asked for and has */
 	bool owned; /* owner is set: fcntl uses it */
 	bool dropped; /* rm took it: as if lost, but it may be locked again */
-	struct {
-		struct fs_inode *inode;
-		uint64_t owner;
-	} key;
 	uint32_t taker_pid, taker_uid;
 	struct fs_trace *taker; /* with on_loss */
 };
