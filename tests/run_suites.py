@@ -138,7 +138,11 @@ def variants(args):
     yield Variant("ASan and UBSan", build + "-sanitize",
                   ["-Db_sanitize=address,undefined", "-Db_lundef=false"], 4,
                   {"TOOZFS_SANITIZED": "1",
-                   "ASAN_OPTIONS": "abort_on_error=0:detect_stack_use_after_return=1",
+                   # A hostile length that a library asks for is refused, as without ASan.
+                   "ASAN_OPTIONS": "abort_on_error=0:detect_stack_use_after_return=1:"
+                                   "allocator_may_return_null=1",
+                   "LSAN_OPTIONS": "print_suppressions=0:suppressions="
+                                   + os.path.join(ROOT, "tests", "lib", "lsan.supp"),
                    "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1"})
 
 
