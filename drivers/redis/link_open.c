@@ -18,7 +18,7 @@
 
 #define INVALIDATE "__redis__:invalidate"
 
-enum { VERSION_MIN = 20600, VERSION_TRACKING = 60000 };
+enum { VERSION_MIN = 30200, VERSION_TRACKING = 60000 };
 
 /* ---- steps ---- */
 
@@ -221,7 +221,7 @@ static void server_known(struct redis_link *link)
 			"the user may neither INFO nor HELLO: it cannot be seen what server this "
 			"is");
 	else if (link->version < VERSION_MIN)
-		redis_link_refuse(link, -EOPNOTSUPP, "is redis %u.%u, but 2.6 is needed",
+		redis_link_refuse(link, -EOPNOTSUPP, "is redis %u.%u, but 3.2 is needed",
 			link->version / 10000, link->version / 100 % 100);
 	else
 		open_others(link);

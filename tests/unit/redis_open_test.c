@@ -133,7 +133,7 @@ static void strangers(void **state)
 		{"$-1\r\n", -EPROTO, "not a redis server"},
 		{"$30\r\nredis_version:2.4.1\r\nrole:mast\r\n", -EROFS, "replica"},
 		{"$33\r\nredis_version:2.4.18\r\nrole:master\r\n$-1\r\n+OK\r\n", -EOPNOTSUPP,
-			"2.6 is needed"},
+			"3.2 is needed"},
 		{"+OK\r\n+OK\r\n+OK\r\n+OK\r\n+OK\r\n", -EPROTO, "not a redis server"},
 		{"", -ETIMEDOUT, "no answer"},
 	};
