@@ -310,6 +310,7 @@ class Hostile(lib.Redis):
               ("ZADD", b"inf", b"x"), ("ZADD", b"-1", b"\xff" * 300), ("XADD", b"*", b"a", b"b"))
 
     def test_every_key(self):
+        lib.skip_sanitized("each of 400 values has a lease to be noticed in")
         server = lib.server("redis")
         namespace = re.search("namespace=([^&]*)", self.a.url)[1]
         os.mkdir(self.a("groups/g"))
