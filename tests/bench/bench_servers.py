@@ -32,7 +32,8 @@ TRIPS = {
     "acquire and release": ("", "flock {}/locks/l true", 2, 5),
     "acquire and release, tried": ("", "flock -n {}/locks/l true", 2, 5),
     "cat a member": ("", "cat {}/groups/g/m0", 1, 1),
-    "ls -l a group": ("", "ls -l {}/groups/g", 2, 2),
+    # Two; the proxy may see a long pipeline in two pieces.
+    "ls -l a group": ("", "ls -l {}/groups/g", 2, 3),
     "ls groups": ("", "ls {}/groups", 1, 1),
     "ls locks": ("", "ls {}/locks", 1, 2),
     "cat a lock": ("exec 9<>{}/locks/held; flock 9", "cat {}/locks/held", 1, 1),
