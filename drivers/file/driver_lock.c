@@ -32,7 +32,7 @@ static int driver_open(struct file_session *fs)
 	return r;
 }
 
-static void pause_us(unsigned us)
+void file_pause_us(unsigned us)
 {
 	struct timespec pause = {.tv_nsec = us * 1000L};
 	nanosleep(&pause, NULL);
@@ -59,7 +59,7 @@ int file_driver_lock(struct file_op *f, bool exclusive)
 		if (r != -EBUSY)
 			break;
 		r = 0;
-		pause_us(us);
+		file_pause_us(us);
 	}
 	f->op->sent = r == -ETIMEDOUT ? COORD_SENT_NO : COORD_SENT_ANSWERED;
 	return r;

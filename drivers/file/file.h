@@ -212,6 +212,9 @@ void file_idle(struct file_session *);
 
 /* ---- driver_lock.c ---- */
 
+/* On a worker only, between tries of a lock of another process: F_OFD_SETLKW can be ended neither by a deadline
+ * nor by a cancel, and an unlock of an open file raises no event. Less than a second. */
+void file_pause_us(unsigned us);
 /* Takes tooz's driver lock, until the op's deadline: 0, -ETIMEDOUT, -ECANCELED ... Groups worker. */
 int file_driver_lock(struct file_op *, bool exclusive);
 /* Makes a shared one exclusive if that takes no waiting. */

@@ -44,12 +44,6 @@ static struct shown shown(const struct file_session *fs)
 	return ret;
 }
 
-static void pause_ms(unsigned ms)
-{
-	struct timespec pause = {.tv_nsec = ms * 1000000L};
-	nanosleep(&pause, NULL);
-}
-
 /* ---- Is a session alive? ---- */
 
 bool file_session_alive(struct file_session *fs, const char uuid[33])
@@ -183,7 +177,7 @@ static int session_lock(struct file_op *f)
 		if (r && r != -EBUSY)
 			return refuse(
 				f, r, "cannot lock files in %s: %s", shown(fs).text, strerror(-r));
-		pause_ms(PAUSE_MS);
+		file_pause_us(1000 * PAUSE_MS);
 	}
 	return refuse(f, -EBUSY, "cannot lock our session file in %s", shown(fs).text);
 }
@@ -229,7 +223,7 @@ static int claim_open(struct file_session *fs, const char *hash, bool create, ui
 		close(fd);
 		if (r && r != -EBUSY)
 			return r;
-		pause_ms(PAUSE_MS);
+		file_pause_us(1000 * PAUSE_MS);
 	} while (file_now_ms() < until_ms);
 	return -ETIMEDOUT;
 }
@@ -420,7 +414,7 @@ static int close_groups(struct file_op *f)
 	for (int tries = 0; !locked && tries < TRIES; tries++) {
 		locked = file_driver_lock_try(fs);
 		if (!locked)
-			pause_ms(PAUSE_MS);
+			file_pause_us(1000 * PAUSE_MS);
 	}
 	file_members_leave(fs);
 	file_driver_unlock(fs);

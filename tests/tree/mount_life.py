@@ -374,8 +374,8 @@ class Mount8(Life):
     def setUpClass(cls):
         top = os.path.join(lib.WORK, "overlay")
         os.makedirs(top)
-        done = lib.sh('''set -e; mount -t tmpfs tmpfs "$1"; mkdir "$1/upper" "$1/work"
-            mount -t overlay -o "lowerdir=/usr/sbin,upperdir=$1/upper,workdir=$1/work" overlay /usr/sbin
+        done = lib.sh('''set -e; mount -t tmpfs tmpfs "$1"; mkdir "$1/upper" "$1/scratch"
+            mount -t overlay -o "lowerdir=/usr/sbin,upperdir=$1/upper,workdir=$1/scratch" overlay /usr/sbin
             ln -sf "$2" /usr/sbin/mount.tooz; ln -sf "$2" /usr/sbin/mount.fuse.tooz''', top, lib.TOOZFS)
         if done.returncode:
             raise unittest.SkipTest("no overlay over /usr/sbin: " + done.stderr.strip())
