@@ -32,8 +32,7 @@ TRIPS = {
     "acquire and release": ("", "flock {}/locks/l true", 2, 5),
     "acquire and release, tried": ("", "flock -n {}/locks/l true", 2, 5),
     "cat a member": ("", "cat {}/groups/g/m0", 1, 1),
-    # Two; the proxy may see a long pipeline in two pieces.
-    "ls -l a group": ("", "ls -l {}/groups/g", 2, 3),
+    "ls -l a group": ("", "ls -l {}/groups/g", 2, 2),
     "ls groups": ("", "ls {}/groups", 1, 1),
     "ls locks": ("", "ls {}/locks", 1, 2),
     "cat a lock": ("exec 9<>{}/locks/held; flock 9", "cat {}/locks/held", 1, 1),
@@ -206,8 +205,8 @@ class Bench:
                 shell.stdin.close()
                 shell.wait()
                 shell.stdout.close()
-                # The first may arm a watch; keep-alives fall into few.
-                trips = statistics.median(counts[1:])
+                # The first may arm a watch; keep-alives, and a long pipeline seen in pieces, only add.
+                trips = min(counts[1:])
                 self.found.setdefault("trips", {})[name] = {"first": counts[0], "then": trips}
                 print(f"trips: {name}: {trips:g} (at first {counts[0]})", flush=True)
                 if trips > most:
