@@ -143,11 +143,11 @@
 	"  redis.call('SET', counter, t)\n"                                                        \
 	"  return t\n"                                                                             \
 	"end\n"                                                                                    \
-	"local function take()\n"                                                                  \
+	"local function take(clear)\n"                                                             \
 	"  local t = token()\n"                                                                    \
 	"  if not t then return end\n"                                                             \
 	"  for i = 1, #KEYS - 1 do redis.call('SET', KEYS[i], value, 'PX', ttl) end\n"             \
-	"  redis.call('DEL', sharers)\n"                                                           \
+	"  if not clear then redis.call('DEL', sharers) end\n"                                     \
 	"  if mode == 's' then\n"                                                                  \
 	"    redis.call('ZADD', sharers, text(ms() + ttl), owner .. ':' .. owner)\n"               \
 	"    redis.call('PEXPIRE', sharers, ttl)\n"                                                \
@@ -171,12 +171,12 @@
 	"end\n"                                                                                    \
 	"local function unnote() if m and not theirs then redis.call('DEL', mark) end end\n"
 
-/* A lock that is nobody's, and that nobody waits for, goes a short way, with a third of the calls; so does its
- * release. EXISTS of all KEYS goes on tracking them. */
+/* A lock that is nobody's, and that nobody waits for, goes a short way, with half of the calls; so does
+ * its release. EXISTS of all KEYS goes on tracking them. */
 static const char lock_body[] = CLOCK TAKE
 	"if ARGV[9] ~= '' and redis.call('EXISTS', ARGV[9]) == 0 then return {3, 0} end\n"
-	"if redis.call('EXISTS', unpack(KEYS)) == 0 then\n"
-	"  local t = take()\n"
+	"if redis.call('EXISTS', sharers, unpack(KEYS)) == 0 then\n"
+	"  local t = take(true)\n"
 	"  if not t then return {7, 0} end\n"
 	"  redis.call('EXISTS', unpack(KEYS))\n"
 	"  local r = {0, t}\n"
@@ -228,20 +228,20 @@ static const char convert_body[] = CLOCK TAKE HELD ONE_LOCK TAKING
 
 /* ARGV: owner, record, sharers, session, how long to keep it for who waits, whether to go on tracking. */
 static const char unlock_body[] =
-	"local owner, record, last = ARGV[1], ARGV[2], #KEYS - 1\n"
-	"local mine = true\n"
-	"for i = 1, last do mine = mine and redis.call('GET', KEYS[i]) == owner end\n"
+	"local owner, last = ARGV[1], #KEYS - 1\n"
+	"local v = redis.call('MGET', ARGV[2], unpack(KEYS))\n"
+	"local m, mine = v[last + 2], true\n"
+	"for i = 1, last do mine = mine and v[i + 1] == owner end\n"
 	"local free = mine\n"
 	"if mine then\n"
-	"  local r = redis.call('GET', record)\n"
-	"  local told = r and string.sub(r, 1, #owner + 1) == owner .. '\\n'\n"
-	"  redis.call('DEL', told and record or KEYS[1], unpack(KEYS, 1, last))\n"
+	"  local told = v[1] and string.sub(v[1], 1, #owner + 1) == owner .. '\\n'\n"
+	"  redis.call('DEL', told and ARGV[2] or KEYS[1], unpack(KEYS, 1, last))\n"
 	"else\n" CLOCK HELD "  local keys = {unpack(KEYS, 1, last)}\n"
-	"  release(keys, record, ARGV[3], owner)\n"
-	"  local v, same\n"
+	"  release(keys, ARGV[2], ARGV[3], owner)\n"
+	"  local same\n"
 	"  v, same, free = values(keys)\n"
+	"  m = redis.call('GET', KEYS[#KEYS])\n"
 	"end\n"
-	"local m = redis.call('GET', KEYS[#KEYS])\n"
 	"if free and m and string.sub(m, 1, 1) == '?' and string.sub(m, 3) ~= ARGV[4] then\n"
 	"  redis.pcall('SET', KEYS[#KEYS], '!' .. string.sub(m, 2), 'PX', ARGV[5])\n"
 	"end\n"
