@@ -96,7 +96,8 @@ def references(text, page, pages):
             new = "docs/" + os.path.relpath(path, os.path.dirname(os.path.abspath(__file__)))
         if anchor:
             new += f', "{heading(section_of(path, anchor))}"'
-        return new if label.split("/")[-1] == os.path.basename(file) or label == file else f"{label} ({new})"
+        same = label in (file, os.path.basename(file)) or found and label in found.names
+        return new if same else f"{label} ({new})"
     return outside(text, lambda part: re.sub(r"\[([^]\[]*)\]\(([^)\s]+)\)", replace, part))
 
 

@@ -101,6 +101,18 @@ def own_options():
     return re.findall(r'\{"(\w+)", TAKES', table[1])
 
 
+def run_options():
+    """Of tooz-run, likewise."""
+    table = re.search(r"\{\"lock\", .*?\};", lint.text("mount-helpers/run/main.c"), re.S)
+    return re.findall(r'\{"([\w-]+)", ', table[0])
+
+
+def long_options(page):
+    for name in run_options():
+        if not re.search(rf"\\fB--{name}\b", page.source.replace("\\-", "-")):
+            yield f"does not explain --{name}"
+
+
 def options(page, drivers):
     """drivers: as lint.drivers() gives them; a page of a driver that is not built cannot be checked."""
     explained = set(page.terms())
@@ -136,6 +148,8 @@ def check(program, paths):
         findings = [*rendering(page), *parts(page, wanted[key]), *references(page, wanted)]
         if page.name == "mount.tooz" or page.section == "5":
             findings += options(page, drivers)
+        elif page.name == "tooz-run":
+            findings += long_options(page)
         for finding in findings:
             yield f"{page.name}({page.section}): {finding}"
 

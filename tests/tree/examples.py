@@ -2,7 +2,7 @@
 """The examples of the README and the manuals, run word for word, and their output compared where it is shown.
 
 Every block of code of these pages is either run here or named in NOT_RUN with the reason. They are run in
-namespaces of their own, where /mnt, /srv, /var/lib, /run and /usr/sbin are covered and the host is called vm, so
+namespaces of their own, where /mnt, /srv, /var/lib, /run, /usr/sbin and /usr/local/bin are covered and the host is called vm, so
 that nothing in them has to be replaced. What they call that only their reader has (./backup.sh ...) is a stub,
 which notes how it was called and what was held at that moment.
 """
@@ -30,6 +30,7 @@ NOT_RUN = {
     ("docs/tree.md", "member host-1          the state"): "lines with remarks; events.py has them all",
     ("docs/mount.md", "mount -t tooz URL DIR"): "a synopsis",
     ("docs/mount.md", "meson setup build "): "builds and installs what is under test",
+    ("docs/tooz-run.md", "tooz-run [-l FILE [-s]]..."): "a synopsis",
 }
 RUN = set()
 
@@ -55,6 +56,11 @@ def blocks():
     return found
 
 
+def is_there(page, start):
+    """tooz-run is a part of its own, with a page of its own."""
+    return os.path.exists(os.path.join(TOP, "docs/tooz-run.md" if "tooz-run" in start else page))
+
+
 def example(page, start):
     """A test that is given the block of this page that begins so."""
     RUN.add((page, start))
@@ -62,6 +68,8 @@ def example(page, start):
     def with_block(method):
         @functools.wraps(method)
         def test(self):
+            if not is_there(page, start):
+                self.skipTest("there is no tooz-run")
             found = [text for where, text in blocks() if where == page and text.startswith(start)]
             self.assertEqual(len(found), 1, f"blocks of {page} that begin with {start!r}")
             method(self, found[0])
@@ -92,8 +100,10 @@ def cover():
     os.makedirs(os.path.join(lib.WORK, "cover"))
     done = lib.sh('''set -e
         mount -t tmpfs tmpfs "$1"
-        mkdir "$1/upper" "$1/scratch"
-        mount -t overlay -o "lowerdir=/usr/sbin,upperdir=$1/upper,workdir=$1/scratch" overlay /usr/sbin
+        for dir in /usr/sbin /usr/local/bin; do
+            mkdir -p "$1/upper$dir" "$1/scratch$dir"
+            mount -t overlay -o "lowerdir=$dir,upperdir=$1/upper$dir,workdir=$1/scratch$dir" overlay $dir
+        done
         ln -sf "$2" /usr/sbin/mount.tooz
         for dir in /mnt /srv /var/lib /run; do mount -t tmpfs -o mode=755 tmpfs $dir; done
         cp /etc/group "$1/group"
@@ -113,7 +123,7 @@ def setUpModule():  # noqa: N802, pylint: disable=invalid-name
 class Pages(unittest.TestCase):
     def test_every_block_is_known(self):
         """Who adds an example adds its test, or the reason why there is none."""
-        known = {key for key in {*RUN, *NOT_RUN} if os.path.exists(os.path.join(TOP, key[0]))}
+        known = {key for key in {*RUN, *NOT_RUN} if is_there(*key)}
         for page, text in blocks():
             matches = [key for key in known if key[0] == page and text.startswith(key[1])]
             self.assertEqual(len(matches), 1, f"{page}: matched by {matches}:\n{text}")
@@ -145,10 +155,10 @@ class Examples(lib.Case):
             subprocess.run(["umount", directory], check=True, timeout=lib.PATIENCE_S)
         subprocess.run([lib.TOOZFS, "--wait", directory], check=True, timeout=lib.PATIENCE_S)
 
-    def stub(self, *names):
+    def stub(self, *names, more=""):
         for name in names:
             path = os.path.join(self.work, name)
-            lib.write(path, STUB.encode())
+            lib.write(path, (STUB + more).encode())
             os.chmod(path, 0o755)
 
     def sh(self, script):
@@ -285,6 +295,61 @@ class Examples(lib.Case):
             self.locks(OPS_GID, True)
             self.locks(OPS_GID + 1, others)
             self.unmount(DIR)
+
+    # ---- docs/tooz-run.md ----
+
+    @example("README.md", "tooz-run -l /mnt/tooz/locks/nightly ")
+    def test_readme_tooz_run(self, block):
+        self.served()
+        self.stub("backup.sh")
+        self.assertEqual(self.good(block), "")
+        self.assertEqual(self.noted(), ["backup.sh : locks/nightly"])
+
+    @example("docs/tooz-run.md", "tooz-run -l /mnt/tooz/locks/nightly ")
+    def test_run_three_kinds(self, block):
+        os.mkdir(self.served()("groups/web"))
+        self.stub("backup.sh", "active.sh")
+        self.stub("server", more="cat groups/web/host-1\n")
+        self.assertEqual(self.good("set -e\n" + block), '{"port":80}\n')
+        self.assertEqual(self.noted(), ["backup.sh : locks/nightly", "active.sh : leaders/web",
+                                        "server : groups/web/host-1"])
+
+    @example("docs/tooz-run.md", "0 2 * * *  tooz-run ")
+    def test_run_cron(self, block):
+        tree = self.served()
+        self.stub("/usr/local/bin/backup")
+        command = block.split(maxsplit=5)[5]
+        self.assertEqual(self.good(command), "")
+        held = ["backup : locks/nightly"]
+        self.assertEqual(self.noted(), held)
+        agent = self.agent()
+        lib.wait_until(lambda: not os.listdir(tree("locks")), "the release")
+        agent.open_flock(tree("locks/nightly"), os.O_RDWR | os.O_CREAT, lib.EX)
+        self.assertEqual(self.good(command), "")
+        self.assertEqual(self.noted(), held, "two hosts did it")
+
+    @example("docs/tooz-run.md", "tooz-run -w 60 -l /mnt/tooz/locks/deploy ")
+    def test_run_with_the_token(self, block):
+        self.served()
+        self.stub("deploy")
+        self.assertEqual(self.good(block), "")
+        self.assertRegex(self.noted()[0], r"^deploy --fence [1-9]\d*: locks/deploy$")
+
+    @example("docs/tooz-run.md", "tooz-run -l /mnt/tooz/locks/data -s ")
+    def test_run_readers_and_writer(self, block):
+        self.served()
+        mode = "sed -n s/^mode=//p locks/data\n"
+        self.stub("report", "load", more=mode)
+        self.assertEqual(self.good("set -e\n" + block), "shared\nexclusive\n")
+        self.assertEqual(self.noted(), ["report : locks/data", "load : locks/data"])
+
+    @example("docs/tooz-run.md", "while :; do\n\ttooz-run ")
+    def test_run_active_and_standby(self, block):
+        """Once more after a loss, and no more after any other end."""
+        os.mkdir(self.served()("groups/web"))
+        self.stub("server", more='[ $(wc -l < "$EXAMPLES_LOG") != 1 ] || exit 122\n')
+        self.assertEqual(self.good(block), "")
+        self.assertEqual(self.noted(), [f"server : leaders/web groups/web/{HOST}"] * 2)
 
 
 if __name__ == "__main__":
