@@ -7,8 +7,8 @@ PAGES is the file that lists the pages, SOURCE is named as there, by its path be
 
 What lowdown cannot do is done here. Before it: the parts come into the order of a manual (NAME, SYNOPSIS,
 DESCRIPTION, the rest), links between the sources become references to their pages, and tables whose first
-column is code, but for some, become lists. After it: the other tables get columns that fit 80 characters, code becomes
-bold with a minus that can be copied, and SEE ALSO is added.
+column is code, or whose last one has no heading, become lists. After it: the other tables get columns that fit
+80 characters, code becomes bold with a minus that can be copied, and SEE ALSO is added.
 """
 import os
 import re
@@ -108,7 +108,7 @@ def cells(row):
 def as_list(rows):
     """A term for each row; None: the table has to stay one."""
     head, rows = rows[0], rows[2:]
-    if sum(row[0].startswith("`") for row in rows) <= len(rows) / 2:
+    if head[-1] and sum(row[0].startswith("`") for row in rows) <= len(rows) / 2:
         return None
     if len(head) == 3 and head[1] == "default":
         def definition(row):
