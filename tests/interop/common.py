@@ -51,14 +51,14 @@ class Base(interop.Case):
 
 
 class Served(Base):
-    """On a server of kind, which the whole program shares."""
+    """On a server, which the whole program shares."""
 
-    kind = login = ""
+    served_by = login = ""
     options = "timeout=3"
     HEARTBEATS_S = 7
 
     def setUp(self):
-        self.server = lib.server(self.kind)
+        self.server = lib.server(self.served_by)
         self.ns = self.server.namespace()
         self.url = self.server.url(self.ns).replace("://", "://" + self.login)
         self.mount = self.tree(self.url, self.options)

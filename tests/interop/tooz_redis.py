@@ -19,7 +19,7 @@ RW = os.O_RDWR | os.O_CREAT
 
 
 class Redis(common.Served):
-    kind = "redis"
+    served_by = "redis"
 
     def plain(self, name="l"):
         return f"{self.ns}_{name}_lock"

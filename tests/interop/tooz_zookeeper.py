@@ -15,7 +15,7 @@ from lib import EX, NB, SH, UN, fields, read, wait_until, write
 
 
 class ZooKeeper(common.Served):
-    kind = "zookeeper"
+    served_by = "zookeeper"
 
     def kazoo(self, auth=None):
         """A client that looks from outside."""

@@ -4,7 +4,6 @@ import errno
 import fcntl
 import hashlib
 import os
-import select
 import subprocess
 import time
 
@@ -12,6 +11,7 @@ import lib
 from lib import EX, NB, SH, UN
 
 RW = os.O_RDWR | os.O_CREAT
+LOOK_S = 6  # what no event tells is looked after every five seconds
 HOSTILE = [b"", b"\xc1", b"garbage", b"\x84", b"\xdd\x01\x00\x00\x00", b"\xdf\xff\xff\xff\xff",
            b"\xdb\xff\xff\xff\xffx", b"\xc6\xff\xff\xff\xff", b"\x91" * 10000, b"\xdc\xff\xff" * 1000,
            b"\x81\xaccapabilities", b"\x80", b"\xc0", bytes(4096), os.urandom(300),
@@ -124,7 +124,7 @@ class Corrupt(lib.File):
         watch = lib.Stopwatch()
         with self.assertRaises(OSError):
             fcntl.flock(fd, EX | NB)
-        watch.within(15)
+        watch.within(15 * lib.SLOW)
         self.alive(self.a)
 
     def test_lock_name_that_is_a_fifo_or_a_link(self):
@@ -269,13 +269,6 @@ class Mounted(lib.Case):
         watch.within(40 * lib.SLOW)
         self.assertIsNone(a.process.poll())
 
-    def lost(self, fd):
-        """Until the holder is told, without asking."""
-        poll = select.poll()
-        poll.register(fd, select.POLLIN)
-        lib.wait_until(lambda: any(events & select.POLLERR for _, events in poll.poll(100)), "the loss")
-        self.fails(errno.EIO, os.fsync, fd)
-
     def state(self, tree):
         return lib.read(tree(".tooz/state")).decode().strip()
 
@@ -299,7 +292,7 @@ class Mounted(lib.Case):
         a, b = self.tree("file://" + path), self.tree("file://" + path)
         fd = self.held(a)
         os.rename(path, path + ".old")
-        self.lost(fd)
+        self.told_of_loss(fd, LOOK_S)
         lib.wait_until(lambda: self.state(a) != "connected", "the loss of the session")
         self.assertFalse(os.path.exists(path), "a directory that was moved was made again")
         os.mkdir(path)
@@ -313,7 +306,7 @@ class Mounted(lib.Case):
         fd = self.held(a)
         subprocess.run(["mount", "-t", "tmpfs", "none", path], check=True)
         self.addCleanup(subprocess.run, ["umount", "-l", path], check=False)
-        self.lost(fd)
+        self.told_of_loss(fd, LOOK_S)
         self.again(path, a)
 
     def test_store_removed_under_a_holder(self):
@@ -323,7 +316,7 @@ class Mounted(lib.Case):
         lib.write(a("groups/g/m"), b"x")
         fd = self.held(a)
         subprocess.run(["rm", "-rf", path], check=True)
-        self.lost(fd)
+        self.told_of_loss(fd, LOOK_S)
         lib.wait_until(lambda: self.state(a) != "connected", "the loss of the session")
         os.mkdir(path)
         self.again(path, a)
@@ -335,7 +328,7 @@ class Mounted(lib.Case):
         a, b = self.tree("file://" + path), self.tree("file://" + path)
         fd = self.held(a)
         subprocess.run(["rm", "-rf", os.path.join(path, ".toozfs")], check=True)
-        self.lost(fd)
+        self.told_of_loss(fd, LOOK_S)
         self.again(path, a, b)
 
     def refused(self, url, options=""):

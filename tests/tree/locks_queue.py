@@ -206,7 +206,7 @@ class TwoQueues(Queue):
                             self.a("locks/l"), stderr=subprocess.DEVNULL)
         self.assertIsNone(greedy.poll())
         for _ in range(3):
-            done = lib.sh('flock -w 5 "$1" true', self.b("locks/l"))
+            done = lib.sh('flock -w "$2" "$1" true', self.b("locks/l"), int(lib.PATIENCE_S / 2))
             self.assertEqual(done.returncode, 0, "starved")
 
 

@@ -219,13 +219,7 @@ class Base:
             self.assertLess(time.monotonic(), end, "neither kept nor lost")
 
     def loses(self, agent, fd):
-        def lost():
-            try:
-                agent.fsync(fd)
-            except OSError as error:
-                return error.errno == errno.EIO
-            return False
-        lib.wait_until(lost, "the loss", 2 * lib.PATIENCE_S)
+        lib.wait_until(lambda: lib.lost(agent.fsync, fd), "the loss", 2 * lib.PATIENCE_S)
 
     def served(self):
         """The holder lets go, and each waiter has its turn."""
