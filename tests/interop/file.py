@@ -11,7 +11,7 @@ import time
 import common
 import interop
 import lib
-from lib import EX, NB, SH, UN, fields, read, touch, wait_until, write
+from lib import EX, NB, UN, fields, read, touch, wait_until, write
 
 import fasteners
 import fcntl

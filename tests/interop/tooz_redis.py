@@ -11,9 +11,8 @@ import time
 import uuid
 
 import common
-import interop  # noqa: F401, pylint: disable=unused-import
 import lib
-from lib import EX, NB, SH, UN, fields, read, touch, wait_until, write
+from lib import EX, NB, SH, UN, read, wait_until, write
 
 RW = os.O_RDWR | os.O_CREAT
 
@@ -155,7 +154,7 @@ class Dialects(Redis):
             self.server("DEL", key)
             fcntl.flock(fd, EX | NB)
             fcntl.flock(fd, UN)
-            wait_until(lambda: self.server("EXISTS", self.plain(), self.old()) == 0, "the release")
+            self.free_keys()
 
     def test_release_is_noticed(self):
         for key in (self.plain(), self.old()):
@@ -170,6 +169,10 @@ class Dialects(Redis):
             agent.result()
             watch.within(0.5 * lib.SLOW)
             agent.close(fd)
+            self.free_keys()
+
+    def free_keys(self):
+        wait_until(lambda: self.server("EXISTS", self.plain(), self.old()) == 0, "the release")
 
     def test_expiry_is_noticed(self):
         for key in (self.plain(), self.old()):
@@ -180,7 +183,7 @@ class Dialects(Redis):
             self.assertGreater(watch.passed(), 1.49)
             watch.within(1.5 + 0.5 * lib.SLOW)
             os.close(fd)
-            wait_until(lambda: self.server("EXISTS", self.plain(), self.old()) == 0, "the release")
+            self.free_keys()
 
     def test_no_expiry(self):
         """A key without a time to live is held for ever, and noticed when it goes."""

@@ -5,7 +5,6 @@ import fcntl
 import hashlib
 import os
 import subprocess
-import time
 
 import lib
 from lib import EX, NB, SH, UN

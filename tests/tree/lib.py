@@ -139,13 +139,17 @@ class Stopwatch:
         self.end = time.monotonic()
         return self
 
+    def busy(self):
+        """For how much of it the machine was busy with something else."""
+        time.sleep(max(0.0, self.begin + self.passed() + self.ACCOUNT_S - time.monotonic()))
+        return _busy_s() - self.busy_s
+
     def within(self, seconds, what="it"):
         """Fails if more passed."""
         passed = self.passed()
         if passed <= seconds:
             return
-        time.sleep(max(0.0, self.begin + passed + self.ACCOUNT_S - time.monotonic()))
-        busy = _busy_s() - self.busy_s
+        busy = self.busy()
         if passed - busy > seconds:
             raise AssertionError(f"{what} took {passed:.2f} s, {busy:.2f} s of it for other reasons, and "
                                  f"may take {seconds:.2f} s")
