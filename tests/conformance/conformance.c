@@ -103,11 +103,23 @@ bool refused(int r)
 	return r == -EINVAL || r == -ENAMETOOLONG;
 }
 
+/* Where a sanitizer makes everything slower. */
+static uint64_t slow(uint64_t ms)
+{
+	const char *factor = getenv("TOOZFS_SLOW");
+	return factor ? (uint64_t)((double)ms * atof(factor)) : ms;
+}
+
 uint64_t handover_ms(void)
 {
 	if (can(COORD_CAN_QUEUE) || can(COORD_CAN_NOTIFY))
-		return HANDOVER_MS;
-	return HANDOVER_MS + 3 * (uint64_t)t.real->poll_ms;
+		return slow(HANDOVER_MS);
+	return slow(HANDOVER_MS) + 3 * (uint64_t)t.real->poll_ms;
+}
+
+uint64_t notice_ms(void)
+{
+	return can(COORD_CAN_NOTIFY) ? slow(HANDOVER_MS) : 10000;
 }
 
 bool is_lost(void *user)
