@@ -79,6 +79,18 @@ int open_with(struct client *client, const char *member, const char *name, const
 	return client_open(client, &t.target.world, t.target.world.loop, c);
 }
 
+bool has_leases(void)
+{
+	return !t.target.fake && (t.real->loss[COORD_LOCK] == COORD_LOSS_LEASE ||
+					 t.real->loss[COORD_MEMBER] == COORD_LOSS_LEASE);
+}
+
+int open_leased(struct client *client, const char *member)
+{
+	return has_leases() ? open_with(client, member, "timeout", LEASE_TEXT)
+			    : open_as(client, member);
+}
+
 struct taker *taker(struct client *client, enum coord_kind kind, const char *name)
 {
 	struct taker *ret = malloc(sizeof(*ret));
@@ -136,7 +148,7 @@ static const struct test *const tables[] = {tests_sessions, tests_leases, tests_
 static void die_holding(int fd)
 {
 	struct client client;
-	if (!world_open() || open_as(&client, t.dead_member))
+	if (!world_open() || open_leased(&client, t.dead_member))
 		_exit(1);
 	struct taker *l = taker(&client, COORD_LOCK, t.dead_lock);
 	if (taker_lock(l, COORD_EXCLUSIVE, 0, QUICK_MS))

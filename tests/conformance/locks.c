@@ -32,14 +32,14 @@ static void test_wait(void)
 	struct taker *a = taker(&t.a, COORD_LOCK, l), *b = taker(&t.b, COORD_LOCK, l);
 	CHECK_R(taker_lock(a, COORD_EXCLUSIVE, COORD_LOCK_WAIT, QUICK_MS), 0);
 	taker_ask(b, COORD_EXCLUSIVE, COORD_LOCK_WAIT);
-	world_run(&t.target.world, 500);
+	world_run(&t.target.world, 300);
 	CHECK(!b->answered);
 	/* Waiting is no polling, where a notice or the backend's queue can end it. */
 	unsigned calls = t.lock_calls;
-	world_run(&t.target.world, 4000);
+	world_run(&t.target.world, 2500);
 	CHECK(!b->answered);
 	if (can(COORD_CAN_QUEUE) || can(COORD_CAN_NOTIFY))
-		CHECK(t.lock_calls - calls <= 8);
+		CHECK(t.lock_calls - calls <= 5);
 	uint64_t start = now();
 	coord_unlock(a->holding, NULL, NULL);
 	CHECK_R(taker_answer(b, QUICK_MS), 0);

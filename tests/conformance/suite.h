@@ -99,6 +99,11 @@ struct coord_config *config(const char *member);
 int open_as(struct client *, const char *member);
 /* The same with one more option. */
 int open_with(struct client *, const char *member, const char *name, const char *value);
+/* With the shortest lease there may be, where a real driver has any. */
+enum { LEASE_MS = 3000 };
+#define LEASE_TEXT "3"
+bool has_leases(void);
+int open_leased(struct client *, const char *member);
 
 struct taker *taker(struct client *, enum coord_kind, const char *name);
 void drop(struct taker *);
