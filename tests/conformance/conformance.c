@@ -79,6 +79,18 @@ int open_with(struct client *client, const char *member, const char *name, const
 	return client_open(client, &t.target.world, t.target.world.loop, c);
 }
 
+bool has_leases(void)
+{
+	return !t.target.fake && (t.real->loss[COORD_LOCK] == COORD_LOSS_LEASE ||
+					 t.real->loss[COORD_MEMBER] == COORD_LOSS_LEASE);
+}
+
+int open_leased(struct client *client, const char *member)
+{
+	return has_leases() ? open_with(client, member, "timeout", LEASE_TEXT)
+			    : open_as(client, member);
+}
+
 struct taker *taker(struct client *client, enum coord_kind kind, const char *name)
 {
 	struct taker *ret = malloc(sizeof(*ret));
@@ -103,11 +115,23 @@ bool refused(int r)
 	return r == -EINVAL || r == -ENAMETOOLONG;
 }
 
+/* Where a sanitizer makes everything slower. */
+static uint64_t slow(uint64_t ms)
+{
+	const char *factor = getenv("TOOZFS_SLOW");
+	return factor ? (uint64_t)((double)ms * atof(factor)) : ms;
+}
+
 uint64_t handover_ms(void)
 {
 	if (can(COORD_CAN_QUEUE) || can(COORD_CAN_NOTIFY))
-		return HANDOVER_MS;
-	return HANDOVER_MS + 3 * (uint64_t)t.real->poll_ms;
+		return slow(HANDOVER_MS);
+	return slow(HANDOVER_MS) + 3 * (uint64_t)t.real->poll_ms;
+}
+
+uint64_t notice_ms(void)
+{
+	return can(COORD_CAN_NOTIFY) ? slow(HANDOVER_MS) : 10000;
 }
 
 bool is_lost(void *user)
@@ -124,7 +148,7 @@ static const struct test *const tables[] = {tests_sessions, tests_leases, tests_
 static void die_holding(int fd)
 {
 	struct client client;
-	if (!world_open() || open_as(&client, t.dead_member))
+	if (!world_open() || open_leased(&client, t.dead_member))
 		_exit(1);
 	struct taker *l = taker(&client, COORD_LOCK, t.dead_lock);
 	if (taker_lock(l, COORD_EXCLUSIVE, 0, QUICK_MS))

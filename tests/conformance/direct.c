@@ -124,9 +124,10 @@ static bool silent(bool *flag)
 	return !*flag;
 }
 
+/* What was said before is heard, and forgotten. */
 static void settle(void)
 {
-	world_run(&t.target.world, 300);
+	world_run(&t.target.world, 100);
 	for (int k = 0; k < COORD_KINDS; k++)
 		t.a.changed[k] = t.b.changed[k] = false;
 	t.a.contended = t.b.contended = t.a.lost = t.b.lost = false;

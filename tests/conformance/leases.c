@@ -10,14 +10,9 @@
 #include <signal.h>
 #include <sys/wait.h>
 
-/* The shortest lease there may be, and its text. */
-enum { LEASE_MS = 3000 };
-#define LEASE_TEXT "3"
-
 static bool leased(void)
 {
-	bool r = !t.target.fake && (t.real->loss[COORD_LOCK] == COORD_LOSS_LEASE ||
-					   t.real->loss[COORD_MEMBER] == COORD_LOSS_LEASE);
+	bool r = has_leases();
 	t.skipped = t.skipped || !r;
 	return r;
 }
@@ -32,7 +27,7 @@ static void test_renewed(void)
 	if (!leased())
 		return;
 	snprintf(member, sizeof(member), "renewed-%d", (int)getpid());
-	CHECK_R(open_with(&c, member, "timeout", LEASE_TEXT), 0);
+	CHECK_R(open_leased(&c, member), 0);
 	if (!c.coord)
 		return;
 	struct taker *lock = taker(&c, COORD_LOCK, l), *shared = NULL, *leader = NULL;

@@ -95,25 +95,36 @@ def _need(program, package, *places):
     return found
 
 
-_taken = set()
+_taken = []
+
+
+def _reserve(port):
+    """An abstract name that is ours until this process and its children have ended; OSError: another has it."""
+    name = socket.socket(socket.AF_UNIX)
+    try:
+        name.bind(f"\0toozfs-test-port-{port}")
+    except OSError:
+        name.close()
+        raise
+    _taken.append(name)
 
 
 def free_port():
-    """A port that nobody listens on, below those that the kernel gives to clients."""
+    """A port that nobody listens on, nor another process of tests is about to, below those that the kernel
+    gives to clients."""
     with open("/proc/sys/net/ipv4/ip_local_port_range", encoding="ascii") as f:
         low = int(f.read().split()[0])
     choose = random.SystemRandom()
     for _ in range(1000):
         port = choose.randrange(10000, max(low, 12000))
         with socket.socket() as s:
-            # Others find it by a failing start at the latest.
+            # Other programs find it by a failing start at the latest.
             try:
+                _reserve(port)
                 s.bind(("127.0.0.1", port))
             except OSError:
                 continue
-        if port not in _taken:
-            _taken.add(port)
-            return port
+        return port
     raise Missing("a free port")
 
 

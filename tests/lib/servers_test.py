@@ -77,6 +77,19 @@ class Kinds(unittest.TestCase):
         server = self.start("redis")
         self.assertNotEqual(server.url(), server.url())
 
+    def test_ports_differ(self):
+        """Also from those of other processes, which have not opened theirs yet."""
+        script = ("import sys; sys.path.insert(0, sys.argv[1]); import random, servers\n"
+                  "random.SystemRandom = lambda: random.Random(1)\n"
+                  "print(*(servers.free_port() for _ in range(20)), flush=True); sys.stdin.read()")
+        programs = [subprocess.Popen([sys.executable, "-c", script, HERE], text=True,
+                                     stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(3)]
+        ports = [port for program in programs for port in program.stdout.readline().split()]
+        for program in programs:
+            program.communicate()
+        self.assertEqual(len(ports), 60)
+        self.assertEqual(len(set(ports)), 60)
+
 
 class Traces(unittest.TestCase):
     SCRIPT = ("import sys, time; sys.path.insert(0, sys.argv[1])\n"
@@ -191,11 +204,22 @@ class Trouble(unittest.TestCase):
         self.assertEqual(self.proxy.counts()["trips"], 0)
 
     def test_delay(self):
-        self.client.settimeout(5)
+        self.client.settimeout(5 * servers.SLOW)
         self.proxy.delay(60)
         begin = time.monotonic()
         self.say()
         self.assertGreater(time.monotonic() - begin, 0.11)
+
+    def test_order(self):
+        """A stream stays one, whatever becomes of the delay."""
+        self.client.settimeout(5 * servers.SLOW)
+        for i in range(10):
+            self.proxy.delay(30 * (i % 2))
+            self.client.sendall(b"%d" % i)
+        text = b""
+        while len(text) < 10:
+            text += self.client.recv(10)
+        self.assertEqual(text, b"0123456789")
 
     def test_drop(self):
         self.proxy.drop("down")
