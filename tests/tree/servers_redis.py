@@ -299,6 +299,13 @@ class Full(Own, trouble.Base, lib.Case):
         self.works()
 
 
+def is_claim(server, key):
+    try:
+        return re.match(rb"[0-9a-f]{16}\n", server("GET", key) or b"")
+    except servers.RedisError:
+        return False
+
+
 class Keys(Own, trouble.Base, lib.Case):
     """What others do to keys of ours, or to tooz's, and what that must not touch."""
 
@@ -308,12 +315,6 @@ class Keys(Own, trouble.Base, lib.Case):
     def junk(self, key, command, *words):
         self.server("DEL", key)
         self.server(command, key, *words)
-
-    def is_claim(self, key):
-        try:
-            return re.match(rb"[0-9a-f]{16}\n", self.server("GET", key) or b"")
-        except servers.RedisError:
-            return False
 
     def untroubled(self, tree, agent, fd):
         """Still the same session, and what it holds."""
@@ -329,7 +330,7 @@ class Keys(Own, trouble.Base, lib.Case):
         for command, *words in (*Hostile.VALUES[1::4], ("SET", b"0123456789abcdef no claim")):
             with self.subTest(value=(command, words[0][:9])):
                 self.junk(key, command, *words)
-                lib.wait_until(lambda: self.is_claim(key), "the claim")
+                lib.wait_until(lambda: is_claim(self.server, key), "the claim")
                 self.untroubled(self.b, agent, fd)
         self.assertIn(key, self.b.read_log())
         # Nor does it keep a mount out, or the claim of a session that is no more.
@@ -405,10 +406,38 @@ class Keys(Own, trouble.Base, lib.Case):
             self.assertEqual(os.listdir(self.a("groups/g")), ["m"])
             self.assertEqual(lib.read(self.a("groups/g/m")), b"x")
             key = self.key(f"member:{self.b.member}")
-            lib.wait_until(lambda: self.is_claim(key), "a new session")
+            lib.wait_until(lambda: is_claim(self.server, key), "a new session")
             lib.wait_until(lambda: os.listdir(self.a("groups/g")) == ["m"], "the member")
             os.unlink(self.b("groups/g/m"))
             os.rmdir(self.b("groups/g"))
+
+
+class Large(lib.Redis):
+    options = OPTIONS
+
+    def test_large_group(self):
+        """More than one answer may have: the names are there, and each member by itself."""
+        server = lib.server("redis")
+        namespace = re.search("namespace=([^&]*)", self.a.url)[1]
+        os.mkdir(self.a("groups/g"))
+        lib.write(self.a("groups/g/ours"), b"x")
+        value = b"\xdb" + (1000000).to_bytes(4, "big") + b"x" * 1000000
+        for i in range(52):
+            server("SET", f"{namespace}_beats:m{i}", "Not dead!", "PX", "120000")
+            server("HSET", f"{namespace}_group:g", f"m{i}", value)
+        for tree in (self.a, self.b):
+            names = ["ours"] + [f"m{i}" for i in range(52)]
+            self.assertEqual(sorted(os.listdir(tree("groups/g"))), sorted(names))
+            directory = os.open(tree("groups/g"), os.O_RDONLY)
+            try:
+                self.assertEqual(os.stat("m7", dir_fd=directory).st_size, 1000000)
+            finally:
+                os.close(directory)
+            self.assertEqual(len(lib.read(tree("groups/g/m7"))), 1000000)
+            self.assertEqual(lib.read(tree("groups/g/ours")), b"x")
+        # As soon as it fits it is read as a whole.
+        server("HDEL", f"{namespace}_group:g", *(f"m{i}" for i in range(10, 52)))
+        self.assertEqual(len(os.listdir(self.b("groups/g"))), 11)
 
 
 class Hostile(lib.Redis):
@@ -443,6 +472,32 @@ class Hostile(lib.Redis):
             self.use(self.a)
             server("DEL", key)
         print(f"{len(keys)} keys in {time.monotonic() - begin:.1f} s", file=lib.sys.stderr)
+        for key in server("KEYS", "*"):
+            if namespace.encode() in key:
+                server("DEL", key)
+        for tree in (self.a, self.b):
+            self.assertIsNone(tree.process.poll(), tree.read_log())
+            lib.wait_until(lambda: self.clean(tree), "the mount to work again", 2 * lib.PATIENCE_S)
+
+    def test_every_key_at_once(self):
+        """Each value in all keys of a mount, for as long as it takes to renew what it holds."""
+        server = lib.server("redis")
+        namespace = re.search("namespace=([^&]*)", self.a.url)[1]
+        claim = f"{namespace}:toozfs:member:{self.b.member}"
+        os.mkdir(self.b("groups/g"))
+        lib.write(self.b("groups/g/m"), b"x")
+        agent = self.agent()
+        for name, mode in (("locks/l", EX), ("locks/s", SH), ("leaders/g", EX)):
+            agent.open_flock(self.b(name), RW, mode)
+        keys = [k for k in server("KEYS", "*") if namespace.encode() in k]
+        self.assertIn(claim.encode(), keys)
+        for command, *words in self.VALUES:
+            with self.subTest(value=(command, words[0][:9])):
+                for key in keys:
+                    server("DEL", key)
+                    server(command, key, *words)
+                lib.wait_until(lambda: is_claim(server, claim), "a renewal")
+                self.use(self.b)
         for key in server("KEYS", "*"):
             if namespace.encode() in key:
                 server("DEL", key)
