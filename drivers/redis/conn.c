@@ -161,9 +161,19 @@ static void on_opened(void *user)
 	redis_conn_leave(self);
 }
 
+/* It was asked, and has never said anything. */
+static bool is_mute(const struct redis_conn *self)
+{
+	return (self->state == CONN_LOGIN || self->state == CONN_OPEN) && !self->spoke;
+}
+
 static void on_broken(void *user, int status, const char *text)
 {
-	conn_break_text(user, status, text);
+	struct redis_conn *self = user;
+	char all[REDIS_TEXT_MAX];
+	snprintf(all, sizeof(all), "%s%s", text,
+		is_mute(self) ? " before it answered: is it a redis server?" : "");
+	conn_break_text(self, status, all);
 }
 
 static const struct stream_hooks stream_hooks = {
@@ -256,8 +266,8 @@ static void check_answers(struct redis_conn *self)
 	if (begin + self->endpoint.timeout_ms > now)
 		coord_timer_start(self->loop, &self->timer, begin + self->endpoint.timeout_ms);
 	else
-		redis_conn_break(self, -ETIMEDOUT, "no answer for %.3g s",
-			(double)self->endpoint.timeout_ms / 1000);
+		redis_conn_break(self, -ETIMEDOUT, "no answer %sfor %.3g s",
+			is_mute(self) ? "at all " : "", (double)self->endpoint.timeout_ms / 1000);
 }
 
 static void conn_time(struct coord_timer *timer)

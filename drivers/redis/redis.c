@@ -13,6 +13,8 @@
 #include <stdio.h>
 #include <syslog.h>
 
+enum { TELL_BAD_MS = 1000 };
+
 /* ---- Answers ---- */
 
 void redis_arg_number(struct redis_args *args, uint64_t number)
@@ -159,6 +161,32 @@ static int reply_status(const redisReply *reply)
 	return script || reply->type == REDIS_REPLY_ERROR ? redis_code_errno(reply) : 0;
 }
 
+/* Whoever looks after the server must know where to look. Each moment only one is told. */
+static void tell_bad(struct redis_call *call, const redisReply *reply)
+{
+	static const char *const kinds[COORD_KINDS] = {[COORD_LOCK] = "lock",
+		[COORD_LEADER] = "the leadership of group",
+		[COORD_MEMBER] = "group",
+		[COORD_GROUP] = "group"};
+	struct redis_session *rs = call->rs;
+	char key[REDIS_KEY_MAX], name[REDIS_KEY_MAX], why[160];
+	uint64_t now = coord_now_ms(rs->loop);
+	if (now < rs->told_bad_ms + TELL_BAD_MS)
+		return;
+	rs->told_bad_ms = now;
+	if (reply->type == REDIS_REPLY_ERROR) {
+		const struct coord_key *of = &call->op->key;
+		redis_printable(reply->str, reply->len, why, sizeof(why));
+		redis_printable(of->name.data, of->name.len, name, sizeof(name));
+		coord_log(LOG_WARNING, "redis: a key of %s '%s' holds something else: %s",
+			kinds[of->kind], name, why);
+		return;
+	}
+	size_t len = redis_key(&rs->keys, REDIS_KEY_TOKEN, COORD_BYTES(""), key);
+	redis_printable(key, len, name, sizeof(name));
+	coord_log(LOG_WARNING, "redis: the key %s holds no token", name);
+}
+
 static void call_reply(
 	struct redis_cmd *cmd, int status, enum coord_sent sent, const redisReply *reply)
 {
@@ -167,6 +195,8 @@ static void call_reply(
 	if (sent != COORD_SENT_NO)
 		call->op->sent_ms = cmd->sent_ms;
 	int r = status ? redis_status(status) : reply_status(reply);
+	if (r == -EBADMSG)
+		tell_bad(call, reply);
 	r = call->answer(call, status ? NULL : reply, r);
 	if (r != REDIS_MORE)
 		call_end(call, r, !status && reply->type != REDIS_REPLY_ERROR);

@@ -2,8 +2,10 @@
 """redis:// on servers that refuse, fail, forget, are full, are taken over; and on keys full of junk."""
 import errno
 import fcntl
+import http.server
 import os
 import re
+import threading
 import time
 
 import lib
@@ -17,9 +19,16 @@ JUNK = [b"+OK\r\n" * 1000, b"-ERR no\r\n" * 1000, b"*-1\r\n$-1\r\n:0\r\n" * 500,
         b"$5\r\nab", b"+" + b"x" * 100000, b"_\r\n#t\r\n,nan\r\n(3492890328409238509324850943850943\r\n"]
 
 
+class Silent(http.server.BaseHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
 class Refused(trouble.Refused, lib.Case):
     kind = scheme = "redis"
     junk = JUNK
+    mute_words, closed_words = ("no answer at all",), ("before it answered: is it a redis server?",)
+    junk_words = ("not a redis server", "is too large", "no answer", *closed_words)
 
     def setUp(self):
         lib.need_module("redis")
@@ -66,7 +75,16 @@ class Refused(trouble.Refused, lib.Case):
             other = servers.shared("zookeeper")
         except servers.Missing as missing:
             self.skipTest(str(missing))
-        self.refused(f"redis://127.0.0.1:{other.port}")
+        self.refused(f"redis://127.0.0.1:{other.port}", *self.closed_words)
+
+    def test_web_server(self):
+        web = http.server.HTTPServer(("127.0.0.1", 0), Silent)
+        self.addCleanup(web.server_close)
+        self.addCleanup(web.shutdown)
+        threading.Thread(target=web.serve_forever, daemon=True).start()
+        self.refused(f"redis://127.0.0.1:{web.server_port}", "not a redis server")
+        self.refused(f"redis://:secret@127.0.0.1:{web.server_port}", "not a redis server",
+                     secret="secret")
 
     def test_tls_where_there_is_none(self):
         self.refused(self.redis().url() + "&ssl=true", within=2 * LEASE_S)
@@ -229,6 +247,34 @@ class Trouble(Own, trouble.Trouble, lib.Case):
         self.drain()
         self.works()
 
+    def test_something_else_in_its_place(self):
+        """For a while: it is named, and what was held is kept."""
+        self.hold()
+        for words, said in ((b"HTTP/1.1 400 Bad Request\r\n\r\n", "not a redis server"), (b"", "")):
+            listener = trouble.Listener(words)
+            self.addCleanup(listener.close)
+            self.proxy.target(listener.port)
+            self.proxy.cut()
+            self.state(self.a, "suspended")
+            lib.wait_until(lambda: said in self.a.read_log(), f"the words '{said}'")
+            self.proxy.target(self.server.port)
+            self.proxy.cut()
+            self.keeps(self.holder, self.fd)
+        self.served()
+        self.works()
+
+    def test_password_changed(self):
+        """Who is not let in any more is told why; let in again in time, nothing is lost."""
+        self.hold()
+        with self.server.connect() as c:
+            c("CONFIG", "SET", "requirepass", "another")
+            c("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+            lib.wait_until(lambda: "a password is needed" in self.a.read_log(), "the refusal")
+            c("CONFIG", "SET", "requirepass", "")
+        self.keeps(self.holder, self.fd)
+        self.served()
+        self.works()
+
     def test_clients_paused(self):
         self.hold()
         self.server("CLIENT", "PAUSE", "700", "ALL")
@@ -376,7 +422,24 @@ class Keys(Own, trouble.Base, lib.Case):
             time.sleep(0.1)
         self.assertEqual(self.server("TYPE", self.key("beats:n")), b"hash")
         self.assertNotIn("session is lost", self.b.read_log())
-        self.fails((errno.EBADMSG, errno.EIO), os.listdir, self.a("groups/g"))
+        self.fails(errno.EBADMSG, os.listdir, self.a("groups/g"))
+        self.assertIn("a key of group 'g' holds something else: WRONGTYPE", self.a.read_log())
+
+    def test_junk_in_token(self):
+        """No token, no lock: who tries is refused, and the log says which key it is."""
+        agent = self.agent()
+        kept = agent.open_flock(self.b("locks/kept"), RW, EX)
+        token = int(lib.fields(agent.pread(kept, 4096, 0))["token"])
+        key = self.key("token")
+        for value in ("nan", "-nan", "inf", "x", "9" * 30):
+            self.server("SET", key, value)
+            self.fails((errno.ENOLCK, errno.EBADMSG, errno.EIO), agent.open_flock,
+                       self.b("locks/l"), RW, EX | NB)
+            self.untroubled(self.b, agent, kept)
+        self.assertIn(f"the key {key} holds no token", self.b.read_log())
+        self.server("DEL", key)
+        fd = agent.open_flock(self.b("locks/l"), RW, EX)
+        self.assertGreater(int(lib.fields(agent.pread(fd, 4096, 0))["token"]), token)
 
     def test_beat_of_another(self):
         """A member that leaves takes no heartbeat with it that a Python client of the same id has set."""
