@@ -345,6 +345,27 @@ class Full(Own, trouble.Base, lib.Case):
         self.works()
 
 
+    def test_full_for_long(self):
+        """Not one byte to be had: what is held is kept, shares too."""
+        os.mkdir(self.a("groups/g"))
+        lib.write(self.a("groups/g/m"), b"x")
+        self.hold()
+        other = self.agent()
+        share = other.open_flock(self.b("locks/share"), RW, SH)
+        self.server("CONFIG", "SET", "maxmemory", "1")
+        end = time.monotonic() + LEASE_S + 1
+        while time.monotonic() < end:
+            self.keeps(self.holder, self.fd)
+            self.assertEqual(os.listdir(self.b("groups/g")), ["m"])
+            time.sleep(0.2)
+        self.keeps(other, share)
+        for tree in (self.a, self.b):
+            self.assertNotIn("lost", tree.read_log())
+        self.server("CONFIG", "SET", "maxmemory", "0")
+        self.served()
+        self.works()
+
+
 def is_claim(server, key):
     try:
         return re.match(rb"[0-9a-f]{16}\n", server("GET", key) or b"")
