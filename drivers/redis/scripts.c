@@ -492,7 +492,8 @@ static const char group_read_body[] =
 		"local r, dead = {0}, {}\n"
 		"for i = 2, #KEYS do r[i] = redis.call('GET', KEYS[i]) end\n"
 		"r[#KEYS + 1] = redis.call('GET', ARGV[2])\n"
-		"local n, size = #KEYS + 1, 0\n"
+		"local n, size = #KEYS + 1, #(r[#KEYS + 1] or '')\n"
+		"for i = 2, #KEYS do size = size + #(r[i] or '') end\n"
 		"members(KEYS[1], ARGV[1], ARGV[3], ARGV[4], function(m, data, rec, alive)\n"
 		"  if not alive then dead[#dead + 1] = m return end\n"
 		"  size = size + #m + (rec and #rec or 0) + (ARGV[5] ~= '' and #data or 0)\n"
@@ -508,7 +509,7 @@ static const char group_read_body[] =
 		"  end\n"
 		"  redis.call('EXISTS', unpack(KEYS))\n"
 		"end\n"
-		"if size > 48 * 1024 * 1024 then return {8} end\n"
+		"if size > 48 * 1024 * 1024 or n > 1000000 then return {8} end\n"
 		"return r\n";
 
 /* For a watch: tracks, and says whether one has died and when the next can. KEYS: group. ARGV: owners,
@@ -590,6 +591,7 @@ static const char member_get_body[] =
 	ALIVE "local data = redis.call('HGET', KEYS[1], ARGV[2])\n"
 	      "local rec = redis.call('HGET', ARGV[1], ARGV[2])\n"
 	      "if not data or not alive(ARGV[3], ARGV[4], ARGV[2], rec) then return {3} end\n"
+	      "if #data > 48 * 1024 * 1024 then return {8} end\n"
 	      "return {0, data, rec or ''}\n";
 
 static const char *const bodies[REDIS_SCRIPTS] = {
