@@ -14,6 +14,8 @@
 #include "coord/loop_uv.h"
 #include "drivers/redis/conn_parts.h"
 
+enum { BYTES_A_MS = 16 }; /* that an answer has to come in with, at least */
+
 /* A look-up cannot be taken back; it only loses its connection. */
 struct redis_lookup {
 	struct redis_conn *conn;
@@ -253,14 +255,21 @@ static void conn_begin(struct coord_task *task)
 
 /* ---- time ---- */
 
-/* The oldest command has waited long enough, unless its answer is just coming in. */
+/* A long answer is just coming in, and not by drops. Where messages come, none is long. */
+static bool is_hearing(const struct redis_conn *self, uint64_t now)
+{
+	uint64_t least = self->pending_ms + self->endpoint.timeout_ms;
+	return self->heard && !self->hooks->message && now < least + self->pending / BYTES_A_MS;
+}
+
+/* The oldest command has waited long enough. */
 static void check_answers(struct redis_conn *self)
 {
 	uint64_t begin;
 	if (self->state != CONN_OPEN || !redis_conn_oldest(self, &begin))
 		return;
 	uint64_t now = coord_now_ms(self->loop);
-	if (self->heard)
+	if (is_hearing(self, now))
 		begin = now;
 	self->heard = false;
 	if (begin + self->endpoint.timeout_ms > now)

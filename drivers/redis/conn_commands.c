@@ -274,6 +274,8 @@ void redis_conn_received(struct redis_conn *self, const char *data, size_t len)
 {
 	if (!conn_alive(self))
 		return;
+	if (!self->pending)
+		self->pending_ms = coord_now_ms(self->loop);
 	self->pending += len;
 	if (self->pending > REPLY_MAX) {
 		redis_conn_break(self, -EPROTO, "an answer is larger than %d MiB",

@@ -5,6 +5,7 @@ import fcntl
 import http.server
 import os
 import re
+import socket
 import threading
 import time
 
@@ -17,6 +18,18 @@ JUNK = [b"+OK\r\n" * 1000, b"-ERR no\r\n" * 1000, b"*-1\r\n$-1\r\n:0\r\n" * 500,
         b"*2147483647\r\n", b"$2147483647\r\n", b"$-2147483648\r\n", b"*1\r\n" * 10000,
         b"%1\r\n+server\r\n+fake\r\n", b">3\r\n+invalidate\r\n*0\r\n", b":99999999999999999999999\r\n",
         b"$5\r\nab", b"+" + b"x" * 100000, b"_\r\n#t\r\n,nan\r\n(3492890328409238509324850943850943\r\n"]
+
+
+def drip(listener):
+    """A long answer, a drop at a time."""
+    try:
+        client = listener.accept()[0]
+        client.sendall(b"$60000000\r\n")
+        while True:
+            client.sendall(b"x")
+            time.sleep(0.05)
+    except OSError:
+        pass
 
 
 class Silent(http.server.BaseHTTPRequestHandler):
@@ -94,6 +107,13 @@ class Refused(trouble.Refused, lib.Case):
         other = self.redis(tls=True)
         self.refused(tls.url().replace(tls.path("ca.crt"), other.path("ca.crt")), "certif", "verif")
         self.tree(tls.url(), OPTIONS)
+
+    def test_answer_by_drops(self):
+        """An answer that never ends is none."""
+        listener = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(listener.close)
+        threading.Thread(target=drip, args=(listener,), daemon=True).start()
+        self.refused(f"redis://127.0.0.1:{listener.getsockname()[1]}", "no answer")
 
     def test_no_such_socket(self):
         self.refused("redis:///nonexistent/socket")
@@ -480,6 +500,37 @@ class Keys(Own, trouble.Base, lib.Case):
         lib.write(self.b("groups/g/m"), b"x")
         os.unlink(self.b("groups/g/m"))
         self.assertEqual(self.server("EXISTS", beat, self.key("beats:m")), 0)
+
+    def test_leaves_at_once(self):
+        """Two memberships of one id that end together: the last ends the heartbeat."""
+        for name in ("g", "h"):
+            os.mkdir(self.a("groups", name))
+            lib.write(self.a("groups", name, "m"), b"x")
+        self.assertEqual(self.server("EXISTS", f"{self.ns}_beats:m"), 1)
+        agents = [self.agent(), self.agent()]
+        self.proxy.stall("up")
+        for agent, name in zip(agents, ("g", "h")):
+            agent.start("unlink", self.a("groups", name, "m"))
+            agent.wait_blocked()
+        self.proxy.stall("none")
+        for agent in agents:
+            agent.result()
+        self.assertEqual(self.server("EXISTS", f"{self.ns}_beats:m", self.key("beats:m")), 0)
+
+    def test_list_ends(self):
+        """A list that takes too long is given up, and not only by who asked for it."""
+        self.server("DEBUG", "POPULATE", 200000)
+        self.proxy.delay(50)
+        self.fails(errno.ETIMEDOUT, os.listdir, self.a("locks"))
+
+        def calls():
+            stats = self.server("INFO", "commandstats").decode()
+            return int(re.search(r"cmdstat_scan:calls=(\d+)", stats)[1])
+        before = None
+        while before != calls():
+            before = calls()
+            self.assertLess(before, 100)
+            time.sleep(0.5)
 
     def test_join_after_flush(self):
         """A member that joins a server that has forgotten its mount is there, and stays."""
