@@ -163,10 +163,11 @@ static void on_opened(void *user)
 	redis_conn_leave(self);
 }
 
-/* It was asked, and has never said anything. */
+/* It was asked, and has never said anything; with TLS it has said something at least. */
 static bool is_mute(const struct redis_conn *self)
 {
-	return (self->state == CONN_LOGIN || self->state == CONN_OPEN) && !self->spoke;
+	bool asked = self->state == CONN_LOGIN || self->state == CONN_OPEN;
+	return asked && !self->spoke && !self->endpoint.tls;
 }
 
 static void on_broken(void *user, int status, const char *text)
