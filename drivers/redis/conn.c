@@ -257,10 +257,12 @@ static void conn_begin(struct coord_task *task)
 /* ---- time ---- */
 
 /* A long answer is just coming in, and not by drops. Where messages come, none is long. */
-static bool is_hearing(const struct redis_conn *self, uint64_t now)
+static bool is_hearing(struct redis_conn *self)
 {
-	uint64_t least = self->pending_ms + self->endpoint.timeout_ms;
-	return self->heard && !self->hooks->message && now < least + self->pending / BYTES_A_MS;
+	size_t least = self->checked ? self->checked + BYTES_A_MS * self->endpoint.timeout_ms : 1;
+	bool r = self->heard && !self->hooks->message && self->pending >= least;
+	self->checked = self->pending;
+	return r;
 }
 
 /* The oldest command has waited long enough. */
@@ -270,7 +272,7 @@ static void check_answers(struct redis_conn *self)
 	if (self->state != CONN_OPEN || !redis_conn_oldest(self, &begin))
 		return;
 	uint64_t now = coord_now_ms(self->loop);
-	if (is_hearing(self, now))
+	if (is_hearing(self))
 		begin = now;
 	self->heard = false;
 	if (begin + self->endpoint.timeout_ms > now)

@@ -238,7 +238,7 @@ static bool is_message(const redisReply *reply)
 static void conn_reply(struct redis_conn *self, const redisReply *reply)
 {
 	self->spoke = true;
-	self->pending = 0;
+	self->pending = self->checked = 0;
 	if (self->hooks->message && is_message(reply)) {
 		self->hooks->message(self->user, reply);
 	} else if (self->first < self->written) {
@@ -274,8 +274,6 @@ void redis_conn_received(struct redis_conn *self, const char *data, size_t len)
 {
 	if (!conn_alive(self))
 		return;
-	if (!self->pending)
-		self->pending_ms = coord_now_ms(self->loop);
 	self->pending += len;
 	if (self->pending > REPLY_MAX) {
 		redis_conn_break(self, -EPROTO, "an answer is larger than %d MiB",

@@ -47,7 +47,7 @@ struct redis_conn {
 	redisReader *reader;
 	struct redis_reader_limits limits;
 	size_t pending; /* bytes read since the last whole reply */
-	uint64_t pending_ms; /* and when the first of them came */
+	size_t checked; /* of these, when the clock was last looked at */
 	bool spoke; /* one whole reply came */
 	bool heard; /* something of a long reply came since the timer was started */
 	bool bare; /* AUTH without the user's name is tried */
