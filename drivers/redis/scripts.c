@@ -460,10 +460,17 @@ static const char group_delete_body[] =
 	      "redis.call('DEL', KEYS[1], ARGV[2])\n"
 	      "return {0}\n";
 
-/* All members, their beats asked for by the thousand. fn(member, data, record, alive) */
+/* All members, with their data or without, their beats asked for by the thousand. fn(member, data, record, alive) */
 #define MEMBERS                                                                                    \
-	"local function members(group, owners, beats, sessions, fn)\n"                             \
-	"  local all, recs, lives = redis.call('HGETALL', group), {}, {}\n"                        \
+	"local function fields(group, with)\n"                                                     \
+	"  if with then return redis.call('HGETALL', group) end\n"                                 \
+	"  local all = {}\n"                                                                       \
+	"  for i, m in ipairs(redis.call('HKEYS', group)) do all[2 * i - 1], all[2 * i] = m, '' "  \
+	"end\n"                                                                                    \
+	"  return all\n"                                                                           \
+	"end\n"                                                                                    \
+	"local function members(group, with, owners, beats, sessions, fn)\n"                       \
+	"  local all, recs, lives = fields(group, with), {}, {}\n"                                 \
 	"  local o = redis.call('HGETALL', owners)\n"                                              \
 	"  for i = 1, #o, 2 do recs[o[i]] = o[i + 1] end\n"                                        \
 	"  for at = 1, #all, 2000 do\n"                                                            \
@@ -487,30 +494,30 @@ static const char group_delete_body[] =
 /* KEYS: group, the keys of its leader's lock. ARGV: owners, record of the lock, what beats and what sessions begin
  * with, with data, may write. The answer: code, value of each lock key, record, then for each member its
  * name, data, record. */
-static const char group_read_body[] =
-	MEMBERS "if redis.call('EXISTS', KEYS[1]) == 0 then return {3} end\n"
-		"local r, dead = {0}, {}\n"
-		"for i = 2, #KEYS do r[i] = redis.call('GET', KEYS[i]) end\n"
-		"r[#KEYS + 1] = redis.call('GET', ARGV[2])\n"
-		"local n, size = #KEYS + 1, #(r[#KEYS + 1] or '')\n"
-		"for i = 2, #KEYS do size = size + #(r[i] or '') end\n"
-		"members(KEYS[1], ARGV[1], ARGV[3], ARGV[4], function(m, data, rec, alive)\n"
-		"  if not alive then dead[#dead + 1] = m return end\n"
-		"  size = size + #m + (rec and #rec or 0) + (ARGV[5] ~= '' and #data or 0)\n"
-		"  if size > 48 * 1024 * 1024 then return end\n"
-		"  r[n + 1], r[n + 2], r[n + 3] = m, ARGV[5] ~= '' and data or '', rec or ''\n"
-		"  n = n + 3\n"
-		"end)\n"
-		/* As tooz does: who reads a group removes those who died. */
-		"if ARGV[6] ~= '' and #dead > 0 then\n"
-		"  for _, m in ipairs(dead) do\n"
-		"    redis.call('HDEL', KEYS[1], m)\n"
-		"    redis.call('HDEL', ARGV[1], m)\n"
-		"  end\n"
-		"  redis.call('EXISTS', unpack(KEYS))\n"
-		"end\n"
-		"if size > 48 * 1024 * 1024 or n > 1000000 then return {8} end\n"
-		"return r\n";
+static const char group_read_body[] = MEMBERS
+	"if redis.call('EXISTS', KEYS[1]) == 0 then return {3} end\n"
+	"local r, dead = {0}, {}\n"
+	"for i = 2, #KEYS do r[i] = redis.call('GET', KEYS[i]) end\n"
+	"r[#KEYS + 1] = redis.call('GET', ARGV[2])\n"
+	"local n, size = #KEYS + 1, #(r[#KEYS + 1] or '')\n"
+	"for i = 2, #KEYS do size = size + #(r[i] or '') end\n"
+	"members(KEYS[1], ARGV[5] ~= '', ARGV[1], ARGV[3], ARGV[4], function(m, data, rec, alive)\n"
+	"  if not alive then dead[#dead + 1] = m return end\n"
+	"  size = size + #m + (rec and #rec or 0) + #data\n"
+	"  if size > 48 * 1024 * 1024 then return end\n"
+	"  r[n + 1], r[n + 2], r[n + 3] = m, data, rec or ''\n"
+	"  n = n + 3\n"
+	"end)\n"
+	/* As tooz does: who reads a group removes those who died. */
+	"if ARGV[6] ~= '' and #dead > 0 then\n"
+	"  for _, m in ipairs(dead) do\n"
+	"    redis.call('HDEL', KEYS[1], m)\n"
+	"    redis.call('HDEL', ARGV[1], m)\n"
+	"  end\n"
+	"  redis.call('EXISTS', unpack(KEYS))\n"
+	"end\n"
+	"if size > 48 * 1024 * 1024 or n > 1000000 then return {8} end\n"
+	"return r\n";
 
 /* For a watch: tracks, and says whether one has died and when the next can. KEYS: group. ARGV: owners,
  * what beats and what sessions begin with. The answer: code, dead, milliseconds or -1. */
