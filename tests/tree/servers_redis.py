@@ -548,8 +548,6 @@ class Keys(Own, trouble.Base, lib.Case):
 
 
 class Large(lib.Redis):
-    options = OPTIONS
-
     def test_large_group(self):
         """More than one answer may have: the names are there, and each member by itself."""
         server = lib.server("redis")
