@@ -594,7 +594,7 @@ KINDS = {
     "redis-password": lambda: Redis(password=secret()),
     "redis-user": lambda: Redis(password=secret(), user="alice"),
     "redis-unix": RedisUnix,
-    "redis-polled": lambda: Redis(password=secret(), user="alice", forbidden=("client|tracking",)),
+    "redis-polled": lambda: Redis(password=secret(), user="alice", forbidden=("client|tracking", "pexpiretime")),
     "redis-tls": lambda: Redis(tls=True),
     "redis-sentinel": Sentinels,
     "zookeeper": ZooKeeper,

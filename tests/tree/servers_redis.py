@@ -500,6 +500,15 @@ class Keys(Own, trouble.Base, lib.Case):
         lib.write(self.b("groups/g/m"), b"x")
         os.unlink(self.b("groups/g/m"))
         self.assertEqual(self.server("EXISTS", beat, self.key("beats:m")), 0)
+        # On servers that know no PEXPIRETIME it is nearly as exact.
+        self.server("ACL", "SETUSER", "default", "-pexpiretime")
+        for python in (True, False):
+            lib.write(self.b("groups/g/m"), b"x")
+            if python:
+                self.server("PSETEX", beat, LEASE_S * 1000 + 100, "Not dead!")
+            os.unlink(self.b("groups/g/m"))
+            self.assertEqual(self.server("EXISTS", beat), python)
+            self.server("DEL", beat)
 
     def test_leaves_at_once(self):
         """Two memberships of one id that end together: the last ends the heartbeat."""
