@@ -290,7 +290,7 @@ void redis_member_leave(struct coord_session *session, struct coord_op *op)
 	if (hold && hold->grant)
 		hold_leaves(hold);
 	const struct redis_beat *beat = beat_find(call->rs, op->member);
-	bool last = beat && beat->uses == beat->leaving + (op->grant ? 0 : 1);
+	bool last = beat && beat->uses == beat->leaving + (!op->grant && beat->adopted);
 	if (!op->grant && !(op->flags & COORD_OP_ADOPT)) {
 		refuse(call, -EPERM);
 	} else if (!member_args(call, owner, &args)) {

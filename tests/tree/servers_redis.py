@@ -526,6 +526,17 @@ class Keys(Own, trouble.Base, lib.Case):
             agent.result()
         self.assertEqual(self.server("EXISTS", f"{self.ns}_beats:m", self.key("beats:m")), 0)
 
+    def test_leaves_what_it_did_not_join(self):
+        """Its own id, from an earlier life: the memberships that it did join have their heartbeat on."""
+        for name in ("g", "h"):
+            os.mkdir(self.b("groups", name))
+        lib.write(self.b("groups/h", self.b.member), b"x")
+        for _ in range(3):
+            self.server("HSET", f"{self.ns}_group:g", self.b.member, b"\xc0")
+            os.unlink(self.b("groups/g", self.b.member))
+            self.assertEqual(os.listdir(self.a("groups/h")), [self.b.member])
+            self.assertEqual(os.listdir(self.a("groups/g")), [])
+
     def test_list_ends(self):
         """A list that takes too long is given up, and not only by who asked for it."""
         self.server("DEBUG", "POPULATE", 200000)
