@@ -4,7 +4,7 @@
  *
  *   conformance [-r] [-o NAME=VALUE]... URL [TEST...]
  *
- * For URL see target.h. Tests are skipped by what the driver declares, never by its name. Exit status:
+ * For URL see target.h. Tests are skipped by what driver and session declare, never by a name. Exit status:
  * 0 all passed, 1 some failed, 77 the backend is not there (1 with -r).
  *
  * Names carry the process id and a count, so that a shared server may be used, and used again.
@@ -17,9 +17,13 @@
 
 struct suite t;
 
+/* The driver, with this server, once a session is open. */
 bool can(unsigned what)
 {
-	return (t.real->can & what) == what;
+	struct coord_session_info info = {.can = t.real->can};
+	if (t.a.coord)
+		coord_session_info(t.a.coord, &info);
+	return (info.can & what) == what;
 }
 
 bool skip_unless(unsigned what)

@@ -62,7 +62,8 @@ static struct {
 
 static bool can(unsigned what)
 {
-	return (t.target.driver->can & what) == what;
+	const struct coord *coord = t.a.client.coord;
+	return ((coord ? coord->session.can : t.target.driver->can) & what) == what;
 }
 
 /* ---- Notices ---- */

@@ -294,15 +294,17 @@ class RedisConnection:
 
 class Redis(Server):
     """password: of the user `user`, or of the default one. unix: a UNIX socket too. tls: only TLS on the
-    port, with a client certificate demanded. replica_of: another Redis. options: of redis.conf."""
+    port, with a client certificate demanded. replica_of: another Redis. options: of redis.conf. forbidden:
+    commands to `user`."""
 
     SCHEME = "redis"
 
-    def __init__(self, password=None, user=None, unix=False, tls=False, replica_of=None, options=()):
+    def __init__(self, password=None, user=None, unix=False, tls=False, replica_of=None, options=(),
+                 forbidden=()):
         self.program = _need("redis-server", "redis-server")
         self.password, self.user, self.tls = password, user, tls
         self.replica_of, self.options = replica_of, list(options)
-        self.unix = unix
+        self.unix, self.forbidden = unix, forbidden
         super().__init__()
 
     @property
@@ -322,7 +324,8 @@ class Redis(Server):
         if self.unix:
             lines += [f"unixsocket {self.socket_path}", "unixsocketperm 777"]
         if self.password and self.user:
-            lines += [f"user {self.user} on >{self.password} ~* &* +@all", "user default off"]
+            rights = " ".join(("+@all", *(f"-{x}" for x in self.forbidden)))
+            lines += [f"user {self.user} on >{self.password} ~* &* {rights}", "user default off"]
         elif self.password:
             lines += [f"requirepass {self.password}", f"masterauth {self.password}"]
         if self.replica_of:
@@ -602,6 +605,7 @@ KINDS = {
     "redis-password": lambda: Redis(password=secret()),
     "redis-user": lambda: Redis(password=secret(), user="alice"),
     "redis-unix": RedisUnix,
+    "redis-polled": lambda: Redis(password=secret(), user="alice", forbidden=("client|tracking", "pexpiretime")),
     "redis-tls": lambda: Redis(tls=True),
     "redis-sentinel": Sentinels,
     "zookeeper": ZooKeeper,

@@ -51,12 +51,6 @@ PR_SET_PDEATHSIG = 1
 libc = ctypes.CDLL(None, use_errno=True)
 
 
-def skip_sanitized(reason):
-    """Where the slowness of a sanitizer changes what is tested."""
-    if os.environ.get("TOOZFS_SANITIZED"):
-        raise unittest.SkipTest(f"under a sanitizer {reason}")
-
-
 def read(path):
     """All of a file, by its own handle."""
     with open(path, "rb", buffering=0) as f:
