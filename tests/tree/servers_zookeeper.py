@@ -50,7 +50,7 @@ class Refused(trouble.Refused, lib.Case):
 
     def test_one_of_an_ensemble_alone(self):
         """It answers, and serves nobody."""
-        peers = [(i + 1, servers.free_port(), servers.free_port()) for i in range(3)]
+        peers = [(i + 1, "127.0.0.1", servers.free_port(), servers.free_port()) for i in range(3)]
         server = servers.ZooKeeper.__new__(servers.ZooKeeper)
         server.wait_ready = lambda: None
         servers.ZooKeeper.__init__(server, peers, 1)
@@ -215,17 +215,30 @@ class Hostile(lib.ZooKeeper):
             lib.wait_until(works, "the mount to work again", 2 * lib.PATIENCE_S)
 
 
-class Ensemble(lib.Case):
+class Several(lib.Case):
     kind = "zookeeper"
-    site = None
 
-    def setUp(self):
+    def start(self, kind=servers.Ensemble, **keywords):
         lib.need_module("zookeeper")
         try:
-            self.site = servers.Ensemble()
+            site = kind(**keywords)
         except servers.Missing as missing:
             self.skipTest(str(missing))
-        self.addCleanup(self.site.stop)
+        self.addCleanup(site.stop)
+        return site
+
+    def token(self, agent, fd):
+        return int(lib.fields(agent.pread(fd, 4096, 0))["token"])
+
+    def contenders(self, site, namespace, lock):
+        """How many nodes there are for a lock, as a leader has it."""
+        leader = site.leader()
+        return leader.word("dump").count(f"/{namespace}/locks/{lock}/") if leader else None
+
+
+class Ensemble(Several):
+    def setUp(self):
+        self.site = self.start()
         url = self.site.url(self.site.namespace())
         self.a, self.b = self.tree(url, OPTIONS), self.tree(url, OPTIONS)
         self.holder, self.waiter = self.agent(), self.agent()
@@ -233,9 +246,6 @@ class Ensemble(lib.Case):
         self.other = self.waiter.open(self.b("locks/l"))
         self.waiter.start("flock", self.other, EX)
         self.waiter.wait_blocked()
-
-    def token(self, agent, fd):
-        return int(lib.fields(agent.pread(fd, 4096, 0))["token"])
 
     def settled(self):
         """True: the holder still holds; False: it was told that not."""
@@ -310,6 +320,180 @@ class Ensemble(lib.Case):
         if kept:
             self.assertFalse(self.waiter.done(), "two hold at once")
         self.handed_over(token)
+
+
+class Queue(Several):
+    """Sessions with time enough to outlive an election."""
+
+    def queued(self, count):
+        """A holder and mounts that wait, in this order; [(agent, fd)]."""
+        self.site = self.start()
+        namespace = self.site.namespace()
+        queue = []
+        for i in range(count):
+            tree = self.tree(self.site.url(namespace), f"timeout={10 * lib.SLOW:g}")
+            agent = self.agent()
+            fd = agent.open(tree("locks/l"))
+            agent.start("flock", fd, EX)
+            queue.append((agent, fd))
+            lib.wait_until(lambda: self.contenders(self.site, namespace, "l") == i + 1,
+                           "its place in the queue")
+        queue[0][0].result()
+        return queue
+
+    def served_in_order(self, queue):
+        token = 0
+        for i, (agent, fd) in enumerate(queue):
+            if i:
+                agent.result(2 * lib.PATIENCE_S)
+            for later, _ in queue[i + 1:]:
+                self.assertFalse(later.done(), "out of order, or two at once")
+            agent.fsync(fd)
+            self.assertGreater(self.token(agent, fd), token)
+            token = self.token(agent, fd)
+            agent.flock(fd, UN)
+
+    def holds_on(self, agent, fd):
+        """The lock is confirmed in the end, and never was lost."""
+        def confirmed():
+            try:
+                agent.fsync(fd)
+                return True
+            except OSError as error:
+                self.assertNotEqual(error.errno, errno.EIO, "lost")
+                return False
+        lib.wait_until(confirmed, "the confirmation", 3 * lib.PATIENCE_S)
+
+    def test_order_over_an_election(self):
+        """The leader dies: who held holds, and who waited is served in the order of arrival."""
+        queue = self.queued(5)
+        token = self.token(*queue[0])
+        self.site.fail_over()
+        self.holds_on(*queue[0])
+        self.assertEqual(self.token(*queue[0]), token)
+        self.served_in_order(queue)
+
+    def test_order_over_all_restarted(self):
+        """Each server dies once, the next as soon as the one before is back: nobody's place is lost."""
+        queue = self.queued(4)
+        for server in list(self.site.servers):
+            server.kill()
+            servers.Sentinels._until(self.site.leader, "a leader")
+            self.holds_on(*queue[0])
+            server.start()
+        self.served_in_order(queue)
+
+
+class Parted(Several):
+    """A follower that is cut off from its leader answers reads and pings, and would for half a minute."""
+
+    def setUp(self):
+        self.site = self.start(servers.PartedEnsemble, options=["syncLimit=150"])
+        self.leader = self.site.leader()
+        self.follower, self.third = [x for x in self.site.servers if x is not self.leader]
+        self.ns = self.site.namespace()
+
+    def mount(self, *places, options=OPTIONS):
+        return self.tree(self.site.url_of(places, namespace=self.ns, randomize_hosts="false"), options)
+
+    def hold(self, tree):
+        """A handle that agents made after this share with us."""
+        self.fd = self.open(tree("locks/l"))
+        fcntl.flock(self.fd, EX)
+        self.poller = self.agent()
+
+    def wait(self, tree):
+        self.waiter = self.agent()
+        self.other = self.waiter.open(tree("locks/l"))
+        self.waiter.start("flock", self.other, EX)
+        lib.wait_until(lambda: self.contenders(self.site, self.ns, "l") == 2, "the waiter's node")
+
+    def test_holder_at_the_follower(self):
+        """Nothing is confirmed there, and the loss is told before the other side grants the lock."""
+        a, b = self.mount(self.follower), self.mount(self.leader, self.third)
+        self.hold(a)
+        self.wait(b)
+        os.fsync(self.fd)
+        asker = self.agent()
+        begin = time.monotonic()
+        self.site.cut(self.follower)
+        self.poller.start("poll", self.fd, lib.select.POLLIN, int(4000 * lib.PATIENCE_S))
+        while not self.poller.done():
+            self.assertFalse(self.waiter.done(), "another holds it, and the holder was not told")
+            self.fails((errno.EIO, *trouble.UNKNOWN), asker.fsync, self.fd)
+            self.assertLess(time.monotonic() - begin, LEASE_S + 1 * lib.SLOW, "not told in time")
+        self.assertTrue(self.poller.result() & lib.select.POLLERR)
+        self.fails(errno.EIO, asker.fsync, self.fd)
+        self.fails(errno.EIO, os.pread, self.fd, 4096, 0)
+        self.assertEqual(self.follower.mode(), "follower", "it was to answer all the time")
+        self.waiter.result(LEASE_S + lib.PATIENCE_S)
+        self.waiter.fsync(self.other)
+        # Here nothing is granted, and the calls end.
+        agent = self.agent()
+        self.fails(trouble.UNKNOWN, agent.open_flock, a("locks/new"), RW, EX | NB)
+        self.site.heal(self.follower)
+        self.goes_on(a, b)
+
+    def test_waiter_at_the_follower(self):
+        """What it saw before, it does not take for the truth: a lock is not granted there."""
+        a, b = self.mount(self.follower), self.mount(self.leader, self.third)
+        self.hold(b)
+        self.wait(a)
+        self.site.cut(self.follower)
+        fcntl.flock(self.fd, UN)
+        third = self.agent()
+        place = third.open(b("locks/l"))
+        third.start("flock", place, EX)
+        lib.wait_until(third.done, "the lock, when the waiter's session is over", 3 * lib.PATIENCE_S)
+        third.result()
+        self.assertFalse(self.waiter.done(), "granted by a server that is alone")
+        third.fsync(place)
+        self.site.heal(self.follower)
+        third.flock(place, UN)
+        self.waiter.result(3 * lib.PATIENCE_S)
+        self.waiter.flock(self.other, UN)
+        self.goes_on(a, b)
+
+    def test_moves_to_another(self):
+        """A mount that knows the others leaves the follower, and keeps what it holds."""
+        options = f"timeout={2 * LEASE_S * lib.SLOW:g}"
+        a = self.mount(self.follower, self.third, self.leader, options=options)
+        b = self.mount(self.leader, self.third, options=options)
+        self.hold(a)
+        self.wait(b)
+        self.site.cut(self.follower)
+        begin = time.monotonic()
+        while True:
+            try:
+                os.fsync(self.fd)
+                break
+            except OSError as error:
+                self.assertNotEqual(error.errno, errno.EIO, "lost")
+            self.assertLess(time.monotonic() - begin, 2 * lib.PATIENCE_S)
+        self.assertFalse(self.waiter.done())
+        fcntl.flock(self.fd, UN)
+        self.waiter.result()
+        self.site.heal(self.follower)
+        self.waiter.flock(self.other, UN)
+        self.goes_on(a, b)
+
+    def goes_on(self, *trees):
+        for tree in trees:
+            def works():
+                try:
+                    fd = os.open(tree("locks/w"), RW)
+                except OSError:
+                    return False
+                try:
+                    fcntl.flock(fd, EX | NB)
+                    return True
+                except OSError:
+                    return False
+                finally:
+                    with lib.suppressed():
+                        os.close(fd)
+            lib.wait_until(works, "the mount to work again", 4 * lib.PATIENCE_S)
+            self.assertEqual(lib.read(tree(".tooz/state")), b"connected\n")
 
 
 if __name__ == "__main__":
