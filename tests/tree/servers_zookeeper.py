@@ -408,8 +408,7 @@ class Parted(Several):
         self.waiter.start("flock", self.other, EX)
         lib.wait_until(lambda: self.contenders(self.site, self.ns, "l") == 2, "the waiter's node")
 
-    def test_holder_at_the_follower(self):
-        """Nothing is confirmed there, and the loss is told before the other side grants the lock."""
+    def holder_is_told(self, asked):
         a, b = self.mount(self.follower), self.mount(self.leader, self.third)
         self.hold(a)
         self.wait(b)
@@ -418,9 +417,10 @@ class Parted(Several):
         begin = time.monotonic()
         self.site.cut(self.follower)
         self.poller.start("poll", self.fd, lib.select.POLLIN, int(4000 * lib.PATIENCE_S))
-        while not self.poller.done():
+        while not self.poller.done(0.002):
             self.assertFalse(self.waiter.done(), "another holds it, and the holder was not told")
-            self.fails((errno.EIO, *trouble.UNKNOWN), asker.fsync, self.fd)
+            if asked:
+                self.fails((errno.EIO, *trouble.UNKNOWN), asker.fsync, self.fd)
             self.assertLess(time.monotonic() - begin, LEASE_S + 1 * lib.SLOW, "not told in time")
         self.assertTrue(self.poller.result() & lib.select.POLLERR)
         self.fails(errno.EIO, asker.fsync, self.fd)
@@ -429,10 +429,17 @@ class Parted(Several):
         self.waiter.result(LEASE_S + lib.PATIENCE_S)
         self.waiter.fsync(self.other)
         # Here nothing is granted, and the calls end.
-        agent = self.agent()
-        self.fails(trouble.UNKNOWN, agent.open_flock, a("locks/new"), RW, EX | NB)
+        self.fails(trouble.UNKNOWN, self.agent().open_flock, a("locks/new"), RW, EX | NB)
         self.site.heal(self.follower)
         self.goes_on(a, b)
+
+    def test_holder_at_the_follower(self):
+        """Nothing is confirmed there, and the loss is told before the other side grants the lock."""
+        self.holder_is_told(asked=True)
+
+    def test_silent_holder_at_the_follower(self):
+        """Also if nobody asks: only the keep-alive can find out."""
+        self.holder_is_told(asked=False)
 
     def test_waiter_at_the_follower(self):
         """What it saw before, it does not take for the truth: a lock is not granted there."""
