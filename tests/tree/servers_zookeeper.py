@@ -3,6 +3,8 @@
 import errno
 import fcntl
 import os
+import re
+import resource
 import struct
 import time
 
@@ -213,6 +215,75 @@ class Hostile(lib.ZooKeeper):
                 except OSError:
                     return False
             lib.wait_until(works, "the mount to work again", 2 * lib.PATIENCE_S)
+
+
+class Many(Own, trouble.Base, lib.Case):
+    """What is watched stays within bounds, and survives a connection that breaks."""
+
+    def watches(self):
+        return int(re.search(r"Total watches:(\d+)", self.server.word("wchs")).group(1))
+
+    def test_names_that_are_not_there(self):
+        """Looking at them leaves nothing at the server for longer than somebody looks."""
+        before, views = self.watches(), 10240  # so many looks at locks are kept
+        for i in range(300):
+            for path in (f"groups/absent{i}", f"groups/absent{i}/member"):
+                self.assertFalse(os.path.exists(self.b(path)))
+        lib.wait_until(lambda: self.watches() < before + 100, "the watches to go")
+        for i in range(views + 800):
+            self.assertFalse(os.path.exists(self.b(f"locks/absent{i}")))
+        self.assertGreater(self.watches(), views // 2)
+        lib.wait_until(lambda: self.watches() < before + views + 400, "the oldest watches to go")
+
+    def test_long_names_held(self):
+        """What the client library says on a new connection is one request, and has to fit in."""
+        self.a.stop()
+        self.a = self.tree(self.url(port=self.proxy.port), f"timeout={10 * lib.SLOW:g}")
+        resource.setrlimit(resource.RLIMIT_NOFILE, (9000, 9000))
+        fds = []
+        for i in range(5000):
+            fds.append(self.open(self.a("locks/" + f"{i:04}" * 60)))
+            fcntl.flock(fds[-1], EX)
+        lib.wait_until(lambda: self.watches() > 500, "many of them to be watched")
+        self.proxy.cut()
+        for fd in fds[::500]:
+            self.keeps(os, fd)
+        self.assertEqual(lib.read(self.a(".tooz/state")), b"connected\n")
+        # A loss is seen, of what is watched and of what is not.
+        for i in (0, 4999):
+            os.unlink(self.b("locks/" + f"{i:04}" * 60))
+            poll = lib.select.poll()
+            poll.register(fds[i], lib.select.POLLIN)
+            self.assertTrue(poll.poll(1000 * lib.PATIENCE_S))
+        for fd in fds:
+            os.close(fd)
+
+    def test_sharers_stand_back(self):
+        """For as long as a writer elsewhere waits, however long that is."""
+        first, writer, second = self.agent(), self.agent(), self.agent()
+        fd = first.open_flock(self.a("locks/l"), RW, SH)
+        other = writer.open(self.b("locks/l"))
+        writer.start("flock", other, EX)
+        writer.wait_blocked()
+        wait_s = time.monotonic() + 3.5
+        place = second.open(self.a("locks/l"))
+        lib.wait_until(lambda: self.stands_back(second, place), "sharers to stand back")
+        second.start("flock", place, SH)
+        while time.monotonic() < wait_s:
+            self.assertFalse(second.done(wait_s - time.monotonic()), "a sharer passed the writer")
+        first.flock(fd, UN)
+        writer.result()
+        self.assertFalse(second.done())
+        writer.flock(other, UN)
+        second.result()
+
+    def stands_back(self, agent, fd):
+        try:
+            agent.flock(fd, SH | NB)
+        except BlockingIOError:
+            return True
+        agent.flock(fd, UN)
+        return False
 
 
 class Several(lib.Case):
@@ -440,6 +511,18 @@ class Parted(Several):
     def test_silent_holder_at_the_follower(self):
         """Also if nobody asks: only the keep-alive can find out."""
         self.holder_is_told(asked=False)
+
+    def test_try_at_the_follower(self):
+        """That a lock is taken is no answer of a server that does not know what was let go."""
+        a, b = self.mount(self.follower), self.mount(self.leader, self.third)
+        self.hold(b)
+        self.fails(errno.EAGAIN, fcntl.flock, self.open(a("locks/l")), EX | NB)
+        self.site.cut(self.follower)
+        fcntl.flock(self.fd, UN)
+        os.fsync(self.fd)
+        self.fails(trouble.UNKNOWN, fcntl.flock, self.open(a("locks/l")), EX | NB)
+        self.site.heal(self.follower)
+        self.goes_on(a, b)
 
     def test_waiter_at_the_follower(self):
         """What it saw before, it does not take for the truth: a lock is not granted there."""
