@@ -258,6 +258,46 @@ class Many(Own, trouble.Base, lib.Case):
         for fd in fds:
             os.close(fd)
 
+    def test_hand_over(self):
+        """Who waits, mount or Python's way, is one watch; a release is one notice and one round trip for the
+        next one, and nothing at all for those behind."""
+        from kazoo.client import KazooClient
+        python = KazooClient(f"127.0.0.1:{self.server.port}", timeout=30)
+        python.start(10)
+        self.addCleanup(python.close)
+        self.addCleanup(python.stop)
+        options = f"timeout={60 * lib.SLOW:g}"  # so that keep-alives are few
+        proxies = [self.proxied() for _ in range(2)]
+        trees = [self.tree(self.url(port=x.port), options) for x in proxies]
+        agents = [self.agent() for _ in trees]
+        fds = [agent.open(tree("locks/l")) for agent, tree in zip(agents, trees)]
+        counts = []
+        for _ in range(5):
+            lock = python.Lock(f"/{self.ns}/locks/l", "py")
+            self.assertTrue(lock.acquire(timeout=lib.PATIENCE_S))
+            for place, (agent, fd) in enumerate(zip(agents, fds)):
+                before = self.watches()
+                agent.start("flock", fd, EX)
+                lib.wait_until(lambda: self.queued() == place + 2, "its place in the queue")
+                lib.wait_until(lambda: self.watches() > before, "its watch")
+                self.assertEqual(self.watches(), before + 1)
+            for between in proxies:
+                between.reset_counts()
+            lock.release()
+            agents[0].result()
+            counts.append([x.counts()["trips"] for x in proxies])
+            agents[0].flock(fds[0], UN)
+            agents[1].result()
+            agents[1].flock(fds[1], UN)
+            lib.wait_until(lambda: self.queued() == 0, "the last release")
+        # What is done some milliseconds later, or a keep-alive, may be counted in.
+        self.assertEqual(min(x for x, _ in counts), 1, counts)
+        self.assertEqual(min(x for _, x in counts), 0, counts)
+        self.assertLessEqual(max(x for x, _ in counts), 3, counts)
+
+    def queued(self):
+        return self.server.word("dump").count(f"/{self.ns}/locks/l/")
+
     def test_sharers_stand_back(self):
         """For as long as a writer elsewhere waits, however long that is."""
         first, writer, second = self.agent(), self.agent(), self.agent()
