@@ -88,6 +88,9 @@ class Bench:
             self.found[f"lock_{count}"] = {"floor": max(floors), "tree": max(trees), "ratio": ratio}
             print(f"flock+unlock/s, {count} at once: floor {max(floors):.0f}, tree {max(trees):.0f}, "
                   f"ratio {ratio:.2f}", flush=True)
+        of_one = self.found["lock_8"]["tree"] / self.found["lock_1"]["tree"]
+        self.found["lock_8"]["of_one"] = of_one
+        print(f"eight on eight locks: {of_one:.2f} times one", flush=True)
 
     def show_times(self, name, times):
         times = sorted(1000 * x for x in times)
