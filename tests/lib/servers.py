@@ -82,8 +82,10 @@ class _Janitor:
             os._exit(0)
 
 
-def _die_with_parent():
+def _die_with_parent(parent):
     libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
     os.setpgid(0, 0)
 
 
@@ -164,15 +166,16 @@ class Server:
         raise NotImplementedError
 
     def spawn(self):
-        argv = self.command()
+        argv, parent = self.command(), os.getpid()
         with open(self.path("log"), "ab") as log:
             # pylint: disable=subprocess-popen-preexec-fn
             self.process = subprocess.Popen(argv, cwd=self.dir, stdin=subprocess.DEVNULL, stdout=log,
-                                            stderr=log, preexec_fn=self._begin)
+                                            stderr=log,
+                                            preexec_fn=lambda: self._begin(parent))
         self.paused = False
 
-    def _begin(self):
-        _die_with_parent()
+    def _begin(self, parent):
+        _die_with_parent(parent)
         if self.netns is not None:
             _enter(self.netns)
 
