@@ -298,6 +298,50 @@ class Many(Own, trouble.Base, lib.Case):
     def queued(self):
         return self.server.word("dump").count(f"/{self.ns}/locks/l/")
 
+    def settled_down(self):
+        """Some keep-alives later, whatever was asked before has been answered."""
+        trips = self.proxy.counts()["trips"]
+        lib.wait_until(lambda: self.proxy.counts()["trips"] > trips + 4, "keep-alives")
+
+    def behind(self, trouble):
+        """One waits behind the proxy, has trouble, and another comes after: the order is that of arrival."""
+        holder, first, second = (self.agent() for _ in range(3))
+        held = holder.open_flock(self.b("locks/l"), RW, EX)
+        other = self.tree(self.url(), OPTIONS)
+        one, two = first.open(self.a("locks/l")), second.open(other("locks/l"))
+        self.proxy.delay(100)
+        first.start("flock", one, EX)
+        lib.wait_until(lambda: self.queued() == 2, "the first waiter's node")
+        trouble(0)
+        second.start("flock", two, EX)
+        lib.wait_until(lambda: self.queued() == 3, "the second waiter's node")
+        trouble(1)
+        self.proxy.delay(0)
+        self.state(self.a, "connected")
+        self.settled_down()
+        holder.flock(held, UN)
+        first.result()
+        self.assertFalse(second.done(), "two at once")
+        self.keeps(first, one)
+        first.flock(one, UN)
+        second.result()
+
+    def test_place_kept_without_an_answer(self):
+        """The connection breaks when the node is made and the answer is on its way."""
+        def trouble(step):
+            if step == 0:
+                self.assertGreater(self.proxy.cut(), 0)
+        self.behind(trouble)
+
+    def test_place_kept_while_looking(self):
+        """The connection breaks again, while the waiter looks whether he still waits."""
+        def trouble(step):
+            for _ in range(4 if step else 0):
+                self.assertGreater(self.proxy.cut(), 0)
+                self.state(self.a, "suspended")
+                self.state(self.a, "connected")
+        self.behind(trouble)
+
     def test_sharers_stand_back(self):
         """For as long as a writer elsewhere waits, however long that is."""
         first, writer, second = self.agent(), self.agent(), self.agent()
