@@ -135,23 +135,19 @@
 	"local owner, ttl, mode, waits, session = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4] "   \
 	"~= '', ARGV[5]\n"                                                                         \
 	"local counter, record, sharers = ARGV[6], ARGV[7], ARGV[8]\n"                             \
+	"local value = mode == 'x' and owner or 'S:' .. owner\n"                                   \
 	"local function token()\n"                                                                 \
 	"  local last = tonumber(redis.call('GET', counter) or '0')\n"                             \
 	"  if not last or last >= 9e15 then return end\n"                                          \
-	"  local t = math.max(last + 1, us())\n"                                                   \
-	"  redis.call('SET', counter, text(t))\n"                                                  \
-	"  return text(t)\n"                                                                       \
+	"  local t = text(math.max(last + 1, us()))\n"                                             \
+	"  redis.call('SET', counter, t)\n"                                                        \
+	"  return t\n"                                                                             \
 	"end\n"                                                                                    \
-	"local function told(value)\n"                                                             \
-	"  local r = redis.call('GET', record)\n"                                                  \
-	"  return starts(r, value) and string.match(r, '^[^\\n]*\\n(%d+)\\n') or '0'\n"            \
-	"end\n"                                                                                    \
-	"local function take()\n"                                                                  \
+	"local function take(clear)\n"                                                             \
 	"  local t = token()\n"                                                                    \
 	"  if not t then return end\n"                                                             \
-	"  local value = mode == 'x' and owner or 'S:' .. owner\n"                                 \
-	"  for i = 1, #keys do redis.call('SET', keys[i], value, 'PX', ttl) end\n"                 \
-	"  redis.call('DEL', sharers)\n"                                                           \
+	"  for i = 1, #KEYS - 1 do redis.call('SET', KEYS[i], value, 'PX', ttl) end\n"             \
+	"  if not clear then redis.call('DEL', sharers) end\n"                                     \
 	"  if mode == 's' then\n"                                                                  \
 	"    redis.call('ZADD', sharers, text(ms() + ttl), owner .. ':' .. owner)\n"               \
 	"    redis.call('PEXPIRE', sharers, ttl)\n"                                                \
@@ -159,6 +155,13 @@
 	"  redis.call('SET', record, value .. '\\n' .. t .. '\\n' .. text(us()) .. '\\n' .. "      \
 	"ARGV[10], 'PX', ttl)\n"                                                                   \
 	"  return t\n"                                                                             \
+	"end\n"
+
+/* What else those who take want to know. */
+#define TAKING                                                                                     \
+	"local function told(value)\n"                                                             \
+	"  local r = redis.call('GET', record)\n"                                                  \
+	"  return starts(r, value) and string.match(r, '^[^\\n]*\\n(%d+)\\n') or '0'\n"            \
 	"end\n"                                                                                    \
 	"local m = redis.call('GET', mark)\n"                                                      \
 	"local theirs = m and string.sub(m, 3) ~= session\n"                                       \
@@ -168,9 +171,19 @@
 	"end\n"                                                                                    \
 	"local function unnote() if m and not theirs then redis.call('DEL', mark) end end\n"
 
-static const char lock_body[] = CLOCK HELD ONE_LOCK TAKE
+/* A lock that is nobody's, and that nobody waits for, goes a short way, with half of the calls; so does
+ * its release. EXISTS of all KEYS goes on tracking them. */
+static const char lock_body[] = CLOCK TAKE
 	"if ARGV[9] ~= '' and redis.call('EXISTS', ARGV[9]) == 0 then return {3, 0} end\n"
-	"local v, same, free = values(keys)\n"
+	"if redis.call('EXISTS', sharers, unpack(KEYS)) == 0 then\n"
+	"  local t = take(true)\n"
+	"  if not t then return {7, 0} end\n"
+	"  redis.call('EXISTS', unpack(KEYS))\n"
+	"  local r = {0, t}\n"
+	"  for i = 1, #KEYS - 1 do r[i + 2] = value end\n"
+	"  r[#KEYS + 2] = false\n"
+	"  return r\n"
+	"end\n" HELD ONE_LOCK TAKING "local v, same, free = values(keys)\n"
 	"if free and not (theirs and waits and string.sub(m, 1, 1) == '!') then\n"
 	"  local t = take()\n"
 	"  if not t then return {7, 0} end\n"
@@ -193,36 +206,47 @@ static const char lock_body[] = CLOCK HELD ONE_LOCK TAKE
 	"note()\n"
 	"return answer(1, 0, record, sharers)\n";
 
-static const char convert_body[] =
-	CLOCK HELD ONE_LOCK TAKE "local v, same = values(keys)\n"
-				 "local now = how(v, same, sharers, owner)\n"
-				 "if not now then\n"
-				 "  release(keys, record, sharers, owner)\n"
-				 "  return answer(2, 0)\n"
-				 "end\n"
-				 "if now == 's' then\n"
-				 "  if mode == 's' then return answer(0, told(v[1])) end\n"
-				 "  redis.call('ZREMRANGEBYSCORE', sharers, '-inf', text(ms()))\n"
-				 "  if redis.call('ZCARD', sharers) > 1 then\n"
-				 "    note()\n"
-				 "    return answer(1, 0, record, sharers)\n"
-				 "  end\n"
-				 "end\n"
-				 "local t = take()\n"
-				 "if not t then return {7, 0} end\n"
-				 "unnote()\n"
-				 "return answer(0, t)\n";
+static const char convert_body[] = CLOCK TAKE HELD ONE_LOCK TAKING
+	"local v, same = values(keys)\n"
+	"local now = how(v, same, sharers, owner)\n"
+	"if not now then\n"
+	"  release(keys, record, sharers, owner)\n"
+	"  return answer(2, 0)\n"
+	"end\n"
+	"if now == 's' then\n"
+	"  if mode == 's' then return answer(0, told(v[1])) end\n"
+	"  redis.call('ZREMRANGEBYSCORE', sharers, '-inf', text(ms()))\n"
+	"  if redis.call('ZCARD', sharers) > 1 then\n"
+	"    note()\n"
+	"    return answer(1, 0, record, sharers)\n"
+	"  end\n"
+	"end\n"
+	"local t = take()\n"
+	"if not t then return {7, 0} end\n"
+	"unnote()\n"
+	"return answer(0, t)\n";
 
 /* ARGV: owner, record, sharers, session, how long to keep it for who waits, whether to go on tracking. */
-static const char unlock_body[] = CLOCK HELD ONE_LOCK
-	"release(keys, ARGV[2], ARGV[3], ARGV[1])\n"
-	"local m = redis.call('GET', mark)\n"
-	"if m and string.sub(m, 1, 1) == '?' and string.sub(m, 3) ~= ARGV[4] then\n"
-	"  local v, same, free = values(keys)\n"
-	"  if free then redis.pcall('SET', mark, '!' .. string.sub(m, 2), 'PX', ARGV[5]) end\n"
+static const char unlock_body[] =
+	"local owner, last = ARGV[1], #KEYS - 1\n"
+	"local v = redis.call('MGET', ARGV[2], unpack(KEYS))\n"
+	"local m, mine = v[last + 2], true\n"
+	"for i = 1, last do mine = mine and v[i + 1] == owner end\n"
+	"local free = mine\n"
+	"if mine then\n"
+	"  local told = v[1] and string.sub(v[1], 1, #owner + 1) == owner .. '\\n'\n"
+	"  redis.call('DEL', told and ARGV[2] or KEYS[1], unpack(KEYS, 1, last))\n"
+	"else\n" CLOCK HELD "  local keys = {unpack(KEYS, 1, last)}\n"
+	"  release(keys, ARGV[2], ARGV[3], owner)\n"
+	"  local same\n"
+	"  v, same, free = values(keys)\n"
+	"  m = redis.call('GET', KEYS[#KEYS])\n"
 	"end\n"
-	"if ARGV[6] == '' then return {0, 0} end\n"
-	"return answer(0, 0)\n";
+	"if free and m and string.sub(m, 1, 1) == '?' and string.sub(m, 3) ~= ARGV[4] then\n"
+	"  redis.pcall('SET', KEYS[#KEYS], '!' .. string.sub(m, 2), 'PX', ARGV[5])\n"
+	"end\n"
+	"if ARGV[6] ~= '' then redis.call('EXISTS', unpack(KEYS)) end\n"
+	"return {0, 0}\n";
 
 /* ARGV: owner, ttl, record, sharers. */
 static const char check_body[] = CLOCK HELD ONE_LOCK

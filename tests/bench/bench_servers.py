@@ -4,7 +4,8 @@
 usage: bench_servers.py redis|zookeeper FLOOR LOAD WAITERS [--rounds N] [--seconds S] [--json FILE]
 
 The floor is a program that does the same requests in the plainest way, one after the other, on the same
-server in the same run, in slices that alternate with the tree's. Times and rates are of the machine, and
+server in the same run, in slices that alternate with the tree's. The server has one core, whatever asks it
+the other: client, or client and daemon. Times and rates are of the machine, and
 no pass mark. Round trips are: they are counted by a proxy between mount and server, and more than
 TRIPS allows is status 1.
 """
@@ -42,6 +43,20 @@ TRIPS = {
 }
 
 
+CPUS = sorted(os.sched_getaffinity(0))
+ASKING = {CPUS[-1]}
+
+
+def place(pid, cpus):
+    for task in os.listdir(f"/proc/{pid}/task"):
+        os.sched_setaffinity(int(task), cpus)
+
+
+def start(*args):
+    return subprocess.Popen([str(x) for x in args], stdout=subprocess.PIPE, text=True,
+                            preexec_fn=lambda: os.sched_setaffinity(0, ASKING))
+
+
 def rate_of(processes):
     total = 0.0
     for process in processes:
@@ -65,32 +80,37 @@ class Bench:
         return lib.Tree(self.url(port), options).wait_ready()
 
     def floor(self, count):
-        place = f"{self.ns}-floor" if self.args.store == "redis" else f"/{self.ns}/floor"
-        return rate_of([subprocess.Popen(
-            [self.args.floor, str(self.server.port), f"{place}{i}", str(self.args.seconds)],
-            stdout=subprocess.PIPE, text=True) for i in range(count)])
+        prefix = f"{self.ns}-floor" if self.args.store == "redis" else f"/{self.ns}/floor"
+        return rate_of([start(self.args.floor, self.server.port, f"{prefix}{i}", self.args.seconds)
+                        for i in range(count)])
 
-    def load(self, tree, count):
-        return rate_of([subprocess.Popen(
-            [self.args.load, tree.path, "lock", str(self.args.seconds), f"l{i}"],
-            stdout=subprocess.PIPE, text=True) for i in range(count)])
+    def load(self, count, tree):
+        return rate_of([start(self.args.load, tree.path, "lock", self.args.seconds, f"l{i}")
+                        for i in range(count)])
 
     def rates(self, tree):
-        for count in (1, 8):
-            floors, trees = [], []
-            for i in range(self.args.rounds):
-                for kind in ("ft", "tf")[i % 2]:
-                    if kind == "f":
-                        floors.append(self.floor(count))
-                    else:
-                        trees.append(self.load(tree, count))
-            ratio = statistics.median(t / f for t, f in zip(trees, floors))
-            self.found[f"lock_{count}"] = {"floor": max(floors), "tree": max(trees), "ratio": ratio}
-            print(f"flock+unlock/s, {count} at once: floor {max(floors):.0f}, tree {max(trees):.0f}, "
-                  f"ratio {ratio:.2f}", flush=True)
-        of_one = self.found["lock_8"]["tree"] / self.found["lock_1"]["tree"]
-        self.found["lock_8"]["of_one"] = of_one
-        print(f"eight on eight locks: {of_one:.2f} times one", flush=True)
+        """Medians of the ratios of slices that are neighbours in time."""
+        kinds = {"floor 1": (self.floor, 1), "tree 1": (self.load, 1, tree),
+                 "tree 8": (self.load, 8, tree), "floor 8": (self.floor, 8)}
+        rates = {kind: [] for kind in kinds}
+        place(self.server.pid, set(CPUS[:1]))
+        place(tree.pid, ASKING)
+        for i in range(self.args.rounds):
+            for kind in list(kinds)[::-1 if i % 2 else 1]:
+                run, *args = kinds[kind]
+                rates[kind].append(run(*args))
+        ratios = {"tree 1 / floor 1": 0, "tree 8 / floor 8": 0, "tree 8 / tree 1": 0}
+        for ratio in ratios:
+            over, under = ratio.split(" / ")
+            ratios[ratio] = statistics.median(
+                x / y for x, y in zip(rates[over], rates[under]))
+        self.found["lock"] = {"best": {kind: max(x) for kind, x in rates.items()}, "ratio": ratios}
+        print("flock+unlock/s, best slices:",
+              ", ".join(f"{kind} at once {max(x):.0f}" for kind, x in rates.items()), flush=True)
+        print("flock+unlock, medians:",
+              ", ".join(f"{ratio} {x:.2f}" for ratio, x in ratios.items()), flush=True)
+        place(self.server.pid, CPUS)
+        place(tree.pid, CPUS)
 
     def show_times(self, name, times):
         times = sorted(1000 * x for x in times)

@@ -4,8 +4,7 @@
  *
  *   floor_redis PORT PREFIX SECONDS      prints pairs of acquire and release a second, and how many
  *
- * The commands are those of the driver: both keys of the lock set if neither is there, a counter advanced,
- * in one script; both removed if they are ours, in another.
+ * The commands are the driver's: its scripts, on keys like its own, on a connection with tracking.
  */
 #include <hiredis/hiredis.h>
 
@@ -14,23 +13,16 @@
 #include <string.h>
 #include <time.h>
 
-static const char acquire_script[] =
-	"if redis.call('EXISTS', KEYS[1], KEYS[2]) > 0 then return 0 end "
-	"local t = redis.call('TIME') "
-	"local n = t[1] * 1000000 + t[2] "
-	"local last = tonumber(redis.call('GET', KEYS[3]) or '0') "
-	"if n <= last then n = last + 1 end "
-	"redis.call('SET', KEYS[3], string.format('%.0f', n)) "
-	"redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) "
-	"redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2]) "
-	"return string.format('%.0f', n)";
-static const char release_script[] = "local n = 0 "
-				     "for i = 1, 2 do if redis.call('GET', KEYS[i]) == ARGV[1] "
-				     "then n = n + redis.call('DEL', KEYS[i]) "
-				     "end end return n";
+#include "drivers/redis/scripts.h"
 
-static char keys[3][256];
-static const char owner[] = "floor00000000000000000000000floor";
+enum { WORDS_MAX = 20 };
+
+struct command {
+	const char *words[WORDS_MAX];
+	int len;
+};
+
+static const char owner[] = "f100000000000000000000000000000f", session[] = "f100000000000000";
 
 static double now_s(void)
 {
@@ -39,58 +31,85 @@ static double now_s(void)
 	return (double)ts.tv_sec + (double)ts.tv_nsec * 1e-9;
 }
 
+static void die(const char *text)
+{
+	fprintf(stderr, "floor_redis: %s\n", text);
+	exit(1);
+}
+
 static redisReply *checked(redisContext *c, redisReply *reply)
 {
-	if (!reply || reply->type == REDIS_REPLY_ERROR) {
-		fprintf(stderr, "floor_redis: %s\n", reply ? reply->str : c->errstr);
-		exit(1);
-	}
+	if (!reply || reply->type == REDIS_REPLY_ERROR)
+		die(reply ? reply->str : c->errstr);
 	return reply;
 }
 
-static void load_script(redisContext *c, const char *script, char ret_sha[41])
+static redisContext *connected(const char *port)
 {
-	redisReply *reply = checked(c, redisCommand(c, "SCRIPT LOAD %s", script));
-	snprintf(ret_sha, 41, "%s", reply->str);
+	redisContext *c = redisConnect("127.0.0.1", atoi(port));
+	if (!c || c->err)
+		die("no connection");
+	return c;
+}
+
+static void track(redisContext *c, redisContext *notices)
+{
+	redisReply *id = checked(notices, redisCommand(notices, "CLIENT ID"));
+	freeReplyObject(checked(notices, redisCommand(notices, "SUBSCRIBE __redis__:invalidate")));
+	freeReplyObject(checked(
+		c, redisCommand(c, "CLIENT TRACKING ON REDIRECT %lld NOLOOP", id->integer)));
+	freeReplyObject(id);
+}
+
+static void run(redisContext *c, struct command *command)
+{
+	redisReply *reply =
+		checked(c, redisCommandArgv(c, command->len, (const char **)command->words, NULL));
+	if (reply->type != REDIS_REPLY_ARRAY || reply->elements < 2 ||
+		reply->element[0]->integer != REDIS_CODE_OK)
+		die("refused");
 	freeReplyObject(reply);
 }
 
-static void pair(redisContext *c, const char *acquire, const char *release)
+static void load(redisContext *c, struct redis_script *script)
 {
-	redisReply *reply = checked(c, redisCommand(c, "EVALSHA %s 3 %s %s %s %s 10000", acquire,
-					       keys[0], keys[1], keys[2], owner));
-	if (reply->type != REDIS_REPLY_STRING) {
-		fprintf(stderr, "floor_redis: the lock is held\n");
-		exit(1);
-	}
-	freeReplyObject(reply);
-	freeReplyObject(checked(
-		c, redisCommand(c, "EVALSHA %s 2 %s %s %s", release, keys[0], keys[1], owner)));
+	redis_script_prepare(script);
+	freeReplyObject(checked(c, redisCommand(c, "SCRIPT LOAD %s", script->body)));
 }
 
 int main(int argc, char **argv)
 {
-	char acquire[41], release[41];
+	static struct redis_script scripts[REDIS_SCRIPTS];
+	char keys[6][256];
 	unsigned count = 0;
 	if (argc != 4)
 		return 2;
-	redisContext *c = redisConnect("127.0.0.1", atoi(argv[1]));
-	if (!c || c->err) {
-		fprintf(stderr, "floor_redis: no connection\n");
-		return 1;
-	}
-	snprintf(keys[0], sizeof(keys[0]), "%s_lock", argv[2]);
-	snprintf(keys[1], sizeof(keys[1]), "b'%s'_lock", argv[2]);
-	snprintf(keys[2], sizeof(keys[2]), "%s_counter", argv[2]);
-	load_script(c, acquire_script, acquire);
-	load_script(c, release_script, release);
+	static const char *const forms[6] = {"%s_lock", "b'%s'_b'l'_lock", "%s:toozfs:mark:l",
+		"%s:toozfs:token", "%s:toozfs:record:l", "%s:toozfs:sharers:l"};
+	for (int i = 0; i < 6; i++)
+		snprintf(keys[i], sizeof(keys[i]), forms[i], argv[2]);
+	redisContext *c = connected(argv[1]), *notices = connected(argv[1]);
+	redis_scripts_prepare(scripts);
+	load(c, &scripts[REDIS_SCRIPT_LOCK]);
+	load(c, &scripts[REDIS_SCRIPT_UNLOCK]);
+	track(c, notices);
+	struct command lock = {.words = {"EVALSHA", scripts[REDIS_SCRIPT_LOCK].sha, "3", keys[0],
+				       keys[1], keys[2], owner, "30000", "x", "w", session, keys[3],
+				       keys[4], keys[5], "", "lock\nfloor"},
+		.len = 16};
+	struct command unlock = {
+		.words = {"EVALSHA", scripts[REDIS_SCRIPT_UNLOCK].sha, "3", keys[0], keys[1],
+			keys[2], owner, keys[4], keys[5], session, "100", "w"},
+		.len = 12};
 	double start = now_s(), end = start + strtod(argv[3], NULL), now;
 	do {
-		pair(c, acquire, release);
+		run(c, &lock);
+		run(c, &unlock);
 		count++;
 		now = now_s();
 	} while (now < end);
 	printf("%.1f %u\n", count / (now - start), count);
 	redisFree(c);
+	redisFree(notices);
 	return 0;
 }
