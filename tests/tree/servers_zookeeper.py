@@ -301,13 +301,16 @@ class Many(Own, trouble.Base, lib.Case):
     def settled_down(self):
         """Some keep-alives later, whatever was asked before has been answered."""
         trips = self.proxy.counts()["trips"]
-        lib.wait_until(lambda: self.proxy.counts()["trips"] > trips + 4, "keep-alives")
+        lib.wait_until(lambda: self.proxy.counts()["trips"] > trips + 2, "keep-alives")
 
     def behind(self, trouble):
         """One waits behind the proxy, has trouble, and another comes after: the order is that of arrival."""
         holder, first, second = (self.agent() for _ in range(3))
         held = holder.open_flock(self.b("locks/l"), RW, EX)
-        other = self.tree(self.url(), OPTIONS)
+        options = f"timeout={2 * LEASE_S * lib.SLOW:g}"  # all of it is shorter than the lease
+        other = self.tree(self.url(), options)
+        self.a.stop()
+        self.a = self.tree(self.url(port=self.proxy.port), options)
         one, two = first.open(self.a("locks/l")), second.open(other("locks/l"))
         self.proxy.delay(100)
         first.start("flock", one, EX)
