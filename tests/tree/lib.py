@@ -9,6 +9,8 @@ something took is asked of a Stopwatch, which knows what of that the machine was
 What another party did (another mount, Python, a hand on the server) is awaited too, wherever a look may be
 answered from what the mount knows until a notice comes: see docs/guarantees.md.
 
+Where the supervisor itself is killed with SIGKILL its shadow does that, a process that waits for its end.
+
 An agent is a process that does system calls on command, so that a test can say in which order
 several processes open, lock, write and die.
 
@@ -635,6 +637,50 @@ def _clean_up():
         except ChildProcessError:
             break
         time.sleep(0.02)
+    _forget_mounts()
+
+
+def _shadow():
+    """A process that cleans up after a supervisor that could not."""
+    waits, alive = os.pipe()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if os.fork() != 0:
+        os.close(waits)
+        return alive  # of the supervisor alone
+    try:
+        os.close(alive)
+        os.setsid()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        null = os.open(os.devnull, os.O_RDWR)
+        for fd in range(3):
+            os.dup2(null, fd)
+        os.read(waits, 1)
+        mark = b"TOOZFS_SERVERS_DIR=" + os.fsencode(WORK)
+        for _ in range(100):
+            # Programs are known by what they inherited; forks of ours die with their parent.
+            found = [pid for pid in os.listdir("/proc") if pid.isdigit() and _bears(pid, mark)]
+            for pid in found:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(pid), signal.SIGKILL)
+            if not found:
+                break
+            time.sleep(0.02)
+        _forget_mounts()
+    finally:
+        os._exit(0)
+
+
+def _bears(pid, mark):
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as f:
+            return mark in f.read().split(b"\0")
+    except OSError:
+        return False
+
+
+def _forget_mounts():
     with open("/proc/self/mountinfo", encoding="ascii", errors="surrogateescape") as f:
         points = [line.split()[4] for line in f]
     for point in reversed(points):
@@ -671,11 +717,16 @@ def supervise(run, limit_s=None):
     WORK = os.path.realpath(tempfile.mkdtemp(prefix="toozfs-"))
     os.chmod(WORK, 0o755)
     os.environ["TOOZFS_SERVERS_DIR"] = WORK
+    alive, supervisor = _shadow(), os.getpid()
     libc.prctl(PR_SET_CHILD_SUBREAPER, 1)
     child = os.fork()
     if child == 0:
         status = 1
+        os.close(alive)
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         try:
+            if os.getppid() != supervisor:
+                os._exit(1)
             status = run()
         except BaseException:
             traceback.print_exc()
