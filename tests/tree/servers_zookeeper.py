@@ -194,7 +194,7 @@ class Hostile(lib.ZooKeeper):
                 pass
             finally:
                 os.close(fd)
-        lib.sh('ls -lR "$1"; cat "$1"/*/* "$1"/groups/g/*', tree.path, timeout=4 * lib.PATIENCE_S)
+        lib.sh('ls -lR "$1"; cat "$1"/locks/* "$1"/leaders/* "$1"/groups/g/*', tree.path, timeout=4 * lib.PATIENCE_S)
         self.assertIsNone(tree.process.poll(), tree.read_log())
         self.assertLess(time.monotonic() - begin, 3 * LEASE_S + 2 * lib.SLOW)
 
