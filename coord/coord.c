@@ -26,6 +26,7 @@ void core_set_state(struct coord *coord, enum coord_state state)
 	if (coord->state == state)
 		return;
 	coord->state = state;
+	core_follows_state(coord);
 	if (coord->notices.state)
 		coord->notices.state(coord->user, state);
 }
@@ -57,6 +58,7 @@ int coord_new(struct coord_loop *loop, struct coord_config *config,
 	coord_list_init(&coord->reqs);
 	coord_list_init(&coord->grants);
 	coord_list_init(&coord->views_kept);
+	coord_list_init(&coord->followed);
 	coord_random(loop, coord->session.uuid, sizeof(coord->session.uuid));
 	for (size_t i = 0; i < sizeof(coord->session.uuid); i++)
 		snprintf(coord->session.id + 2 * i, 3, "%02x", coord->session.uuid[i]);
@@ -144,6 +146,7 @@ void coord_free(struct coord *coord)
 	coord_loop_undefer(coord->loop, &coord->stop_task);
 	coord->stopped = true;
 	core_ops_flush(coord, -ESHUTDOWN);
+	core_follows_done(coord);
 	core_views_done(coord);
 	core_members_done(coord);
 	core_locks_done(coord);

@@ -357,6 +357,25 @@ static void op_forgive(struct coord_op_core *core)
 		op->status = 0;
 }
 
+/* Backends need not tell a client of its own doing. */
+static bool changes_group(const struct coord_op *op)
+{
+	switch ((int)op->call) {
+	case COORD_CALL_GROUP_CREATE:
+	case COORD_CALL_GROUP_DELETE:
+	case COORD_CALL_MEMBER_JOIN:
+	case COORD_CALL_MEMBER_UPDATE:
+	case COORD_CALL_MEMBER_LEAVE:
+		return true;
+	case COORD_CALL_LOCK:
+	case COORD_CALL_UNLOCK:
+	case COORD_CALL_LOCK_BREAK:
+		return op->key.kind == COORD_LEADER;
+	default:
+		return false;
+	}
+}
+
 static void op_deliver(struct coord_task *task)
 {
 	struct coord_op_core *core = coord_container(task, struct coord_op_core, task);
@@ -377,6 +396,8 @@ static void op_deliver(struct coord_task *task)
 		core->unknown = true;
 	if (op->call == COORD_CALL_GROUP_CREATE || op->call == COORD_CALL_GROUP_DELETE)
 		core_views_touch(coord, COORD_GROUP, op->key.name);
+	if (changes_group(op))
+		core_follows_touch(coord, op->key.name);
 	if (op_again(core)) {
 		core->state = CORE_OP_QUEUED;
 		coord_list_add(&coord->delayed, &core->link);

@@ -551,4 +551,6 @@ void coord_changed(struct coord_session *session, struct coord_key key, uint64_t
 	core_views_changed(coord, key);
 	if (key.kind == COORD_LOCK || key.kind == COORD_LEADER)
 		core_locks_changed(coord, key);
+	if (key.kind == COORD_GROUP || key.kind == COORD_LEADER)
+		core_follows_touch(coord, key.name);
 }

@@ -187,11 +187,6 @@ static unsigned fact_mode(struct fs *fs, struct fs_inode *inode)
 
 /* ---- The root ---- */
 
-static unsigned fixed_mode(struct fs *fs, struct fs_inode *inode)
-{
-	return 0555;
-}
-
 static void root_lookup(fuse_req_t req, struct fs_inode *dir, const char *file)
 {
 	struct fs *fs = fs_of(req);
@@ -211,13 +206,12 @@ static void root_lookup(fuse_req_t req, struct fs_inode *dir, const char *file)
 /* .tooz/ is found by those who know of it, and listed by `ls -a`. */
 static void root_list(struct fs_call *call)
 {
-	static const char *const names[] = {"groups", "leaders", "locks", ".tooz"};
-	struct coord_row rows[4] = {0};
-	for (size_t i = 0; i < 4; i++) {
-		rows[i].name = coord_bytes_of(names[i]);
-		rows[i].next = i + 1 < 4 ? &rows[i + 1] : NULL;
+	struct coord_row rows[FS_GROUP] = {0};
+	for (int kind = FS_GROUPS; kind < FS_GROUP; kind++) {
+		rows[kind].name = call->fs->fixed[kind]->name;
+		rows[kind].next = kind + 1 < FS_GROUP ? &rows[kind + 1] : NULL;
 	}
-	fs_dirs_filled(call, rows, 0);
+	fs_dirs_filled(call, &rows[FS_GROUPS], 0);
 }
 
 const struct fs_type fs_type_root = {
@@ -234,7 +228,7 @@ const struct fs_type fs_type_about = {
 	.child = FS_FACT,
 	.lookup = about_lookup,
 	.list = about_list,
-	.mode = fixed_mode,
+	.mode = fs_fixed_mode,
 	.getattr = fs_reply_plain_attr,
 };
 

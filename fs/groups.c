@@ -114,7 +114,7 @@ static struct fs_call *begin(fuse_req_t req, struct fs_inode *dir, const char *f
 		fuse_reply_err(req, -r);
 		return NULL;
 	}
-	struct fs_inode *inode = fs_inode_get(fs_of(req), dir, FS_GROUP, name);
+	struct fs_inode *inode = fs_inode_get(fs_of(req), dir, dir->type->child, name);
 	if (!inode) {
 		fuse_reply_err(req, ENOMEM);
 		return NULL;
@@ -137,7 +137,7 @@ static void looked(void *user, int status, const struct coord_lock_info *unused)
 }
 
 /* On the way to each member: existence only, never the members, and from a live watch if there is one. */
-static void groups_lookup(fuse_req_t req, struct fs_inode *dir, const char *file)
+void fs_groups_lookup(fuse_req_t req, struct fs_inode *dir, const char *file)
 {
 	struct fs_call *call = begin(req, dir, file, false);
 	if (!call)
@@ -224,7 +224,7 @@ static void listed(void *user, int status, const struct coord_row *rows, size_t 
 		fs_dirs_filled(call, rows, 0);
 }
 
-static void groups_list(struct fs_call *call)
+void fs_groups_list(struct fs_call *call)
 {
 	fs_call_started(call, coord_group_list(call->fs->coord, listed, call, &call->wait));
 }
@@ -238,10 +238,10 @@ static void groups_unlink(fuse_req_t req, struct fs_inode *dir, const char *file
 const struct fs_type fs_type_groups = {
 	.is_dir = true,
 	.child = FS_GROUP,
-	.lookup = groups_lookup,
+	.lookup = fs_groups_lookup,
 	.mkdir = groups_mkdir,
 	.rmdir = groups_rmdir,
 	.unlink = groups_unlink,
-	.list = groups_list,
+	.list = fs_groups_list,
 	.getattr = fs_reply_plain_attr,
 };

@@ -107,10 +107,11 @@ static void reply_part(fuse_req_t req, struct fs_handle *handle, size_t size, of
 	fuse_reply_buf(req, handle->content + from, left < size ? left : size);
 }
 
-void fs_handle_read(fuse_req_t req, struct fs_handle *handle, size_t size, off_t off)
+void fs_handle_read(fuse_req_t req, struct fs_handle *handle, size_t size, off_t off, int flags)
 {
 	bool again = handle->ended || handle->wrote;
-	if (off > 0 && off >= handle->base && !again && handle->content) {
+	if (!handle->inode->type->stream && off > 0 && off >= handle->base && !again &&
+		handle->content) {
 		reply_part(req, handle, size, off);
 		return;
 	}
@@ -119,6 +120,7 @@ void fs_handle_read(fuse_req_t req, struct fs_handle *handle, size_t size, off_t
 		return;
 	call->size = size;
 	call->off = off;
+	call->flags = flags;
 	handle->inode->type->read(call);
 }
 
