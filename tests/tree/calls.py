@@ -137,9 +137,9 @@ class Calls(lib.Case):
         self.fails(errno.EOPNOTSUPP, fcntl.flock, fd, SH)
         self.fails(errno.EOPNOTSUPP, lib.fcntl_lock, fd, fcntl.F_SETLK, fcntl.F_RDLCK)
 
-    def test_streams_of_later_do_not_exist(self):
-        self.assertEqual(sorted(os.listdir(self.a.path)), [".tooz", "groups", "leaders", "locks"])
-        self.fails(errno.ENOENT, os.stat, self.a("events"))
+    def test_root(self):
+        self.assertEqual(sorted(os.listdir(self.a.path)),
+                         [".tooz", "events", "groups", "leaders", "locks", "rings"])
         self.fails(errno.ENOENT, os.stat, self.a("nothing"))
 
     def test_wrong_kind(self):
