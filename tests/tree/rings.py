@@ -124,7 +124,7 @@ class Rings:
 
     def test_agrees_with_hash_ring(self):
         members = {}
-        for i, name in enumerate([b"m1", b"m2", b"m3", b"m/4", b".m5", b"m 6"]):
+        for i, name in enumerate([b"m1", b"m2", b"m3", b"m%4", b".m5", b"m 6"]):
             members[name] = i % 4 + 1
             self.put(self.a if i % 2 else self.b, name, i % 4 + 1)
         self.agrees(members)
@@ -259,7 +259,7 @@ class Rings:
         for data in ("x", "y"):
             self.assertEqual(os.stat(self.a("rings/g", data)).st_size, 0)
         self.put(self.a, b"m1")
-        self.put(self.a, b"a/b", 3)
+        self.put(self.a, b"a%b", 3)
         for mount in (self.a, self.b):
             lib.wait_until(lambda m=mount: len(lib.read(m("rings/g/x"))) == 9, "both members")
             done = lib.sh('wc -c < "$1"; cat "$1" | wc -c; test -s "$1" && echo full',
@@ -323,14 +323,24 @@ class Rings:
         fd = self.open(path, os.O_RDONLY)
         self.fails(errno.EOPNOTSUPP, fcntl.flock, fd, EX | NB)
 
+    def makes(self, name):
+        """A group and a member of that name, if the store can have them."""
+        try:
+            os.mkdir(bytes_path(self.a, b"groups", names.encode(name)))
+            self.put(self.a, name, 2, names.encode(name))
+            return True
+        except OSError as error:
+            if error.errno != errno.EINVAL or self.kind != "zookeeper":
+                raise
+            return False
+
     def test_names(self):
         self.put(self.a, b"m1")
         for name in names.WRONG:
             self.fails(errno.ENOENT, os.stat, bytes_path(self.a, b"rings/g", name))
-        for name in names.NAMES:
-            os.mkdir(bytes_path(self.a, b"groups", names.encode(name)))
-            self.put(self.a, name, 2, names.encode(name))
-        for name in names.NAMES:
+        groups = [name for name in names.NAMES if self.makes(name)]
+        self.assertGreater(len(groups), 10)
+        for name in groups:
             for data in names.NAMES[:5]:
                 self.assertEqual(self.get(self.a, data, names.encode(name)),
                                  names.encode(name) + b"\n")
@@ -452,16 +462,13 @@ class Trouble(lib.Case):
         self.fails(errno.EHOSTDOWN, os.read, fd, 100)
         self.fails((errno.EHOSTDOWN, errno.ETIMEDOUT), lib.read, mount("rings/g/x"))
         self.assertLess(time.monotonic() - begin, 8 * lib.SLOW)
-        self.server.restart()
-        lib.wait_until(lambda: self.answers(mount), "the ring again", 3 * lib.PATIENCE_S)
-        self.assertEqual(os.read(fd, 100), b"m1\n")
-
-    @staticmethod
-    def answers(mount):
-        try:
-            return lib.read(mount("rings/g/x")) == b"m1\n"
-        except OSError:
-            return False
+        self.server.restart()  # and everything is forgotten
+        lib.wait_until(lambda: lib.read(mount(".tooz/state")).strip() == b"connected",
+                       "the connection", 3 * lib.PATIENCE_S)
+        self.fails(errno.ENOENT, os.read, fd, 100)
+        os.mkdir(mount("groups/g"))
+        lib.touch(mount("groups/g/m2"))
+        self.assertEqual(os.read(fd, 100), b"m2\n")
 
     def test_killed(self):
         """Whoever waits for a ring can be killed."""
