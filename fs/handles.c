@@ -110,6 +110,9 @@ static void reply_part(fuse_req_t req, struct fs_handle *handle, size_t size, of
 void fs_handle_read(fuse_req_t req, struct fs_handle *handle, size_t size, off_t off, int flags)
 {
 	bool again = handle->ended || handle->wrote;
+	const struct fs_holding *holding = fs_handle_holding(handle);
+	if (holding && fs_holding_lost(holding))
+		again = true; /* the type knows what that means */
 	if (!handle->inode->type->stream && off > 0 && off >= handle->base && !again &&
 		handle->content) {
 		reply_part(req, handle, size, off);

@@ -40,6 +40,17 @@ class Flock:
         self.assertEqual(lib.sh('flock -s -n "$1" true', self.b("locks/l")).returncode, 0)
         self.assertEqual(lib.sh('flock -n "$1" true', self.b("locks/l")).returncode, 1)
 
+    def test_a_share_that_stays_is_shown(self):
+        mine, theirs = self.open(self.a("locks/l")), self.open(self.b("locks/l"))
+        lib.fcntl.flock(mine, SH)
+        lib.fcntl.flock(theirs, SH)
+        lib.read(self.a("locks/l"))
+        lib.fcntl.flock(mine, UN)
+        os.fsync(mine)
+        for _ in range(20):
+            self.assertIn("mode=shared", lib.read(self.a("locks/l")).decode())
+            time.sleep(0.01)  # whenever it is looked at
+
     def test_command_unlocks_a_descriptor(self):
         done = lib.sh('exec 9>"$1"; flock 9 && flock -n "$2" true; test $? = 1 || exit 20\n'
                       'flock -u 9 && flock -n "$2" true', self.a("locks/l"), self.b("locks/l"))
