@@ -1,19 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * rings/: who is responsible for an object. A directory for each group, and in it a file for every name there is,
- * which lists nothing and holds the members in order of preference.
+ * rings/: who is responsible for an object. A directory for each group, and in it a file for every name
+ * there is, which lists nothing and holds the members in order of preference.
  *
- * A group whose ring was asked for is followed for a while, so that a look-up is answered from memory. A change
- * of the group costs nothing here until the next look-up, which makes the new ring from the last one. A
- * request that comes while the core has still to read what changed waits for that, no longer than the
- * coordinator's timeout.
+ * A group whose ring was asked for is followed for a while, so that a look-up is answered from memory.
+ * When the group changes the core reads it again; the new ring is made from the last one by the next
+ * look-up, so once for all that changed between two. A request that comes while the core has still to
+ * read what changed waits for that, no longer than the coordinator's timeout.
  *
- * Idle rings give way, the one used longest ago first, when there are too many of them or they take too much
- * memory. One that somebody waits for stays.
+ * Idle rings give way, the one used longest ago first, when there are too many of them or they take too
+ * much memory. One that somebody waits for stays.
  */
 #include "fs/tree.h"
 
-#include <inttypes.h>
 #include <syslog.h>
 
 #include "coord/follow.h"
