@@ -230,13 +230,29 @@ static void serve_all(struct ring *ring)
 	coord_timer_stop(ring->fs->loop, &ring->late);
 }
 
-/* Nothing is followed any more: a group of that name that comes later is another. */
+static void ask(struct fs_call *);
+
+/* Nothing is followed any more: a group of that name that comes later is another, and may have come while
+ * this one's end was read. So "no such group" is told after a read that began later than the request. */
 static void end(struct ring *ring, int status)
 {
+	struct coord_list calls = COORD_LIST_INIT(calls);
 	struct fs_call *call;
-	while ((call = first_call(ring)))
-		fs_call_error(call, status);
+	while ((call = first_call(ring))) {
+		coord_list_remove(&call->blocked);
+		coord_list_add(&calls, &call->blocked);
+	}
 	ring_free(ring);
+	while (!coord_list_empty(&calls)) {
+		call = coord_container(calls.next, struct fs_call, blocked);
+		coord_list_remove(&call->blocked);
+		if (status != -ENOENT || call->again) {
+			fs_call_error(call, status);
+			continue;
+		}
+		call->again = true;
+		ask(call);
+	}
 }
 
 static void on_change(struct coord_follower *follower, enum coord_change change,
@@ -282,7 +298,8 @@ static void on_late(struct coord_timer *timer)
 static void wait_for(struct fs_call *call, struct ring *ring)
 {
 	struct fs *fs = call->fs;
-	call->due_ms = coord_now_ms(fs->loop) + coord_config_of(fs->coord)->timeout_ms;
+	if (!call->again)
+		call->due_ms = coord_now_ms(fs->loop) + coord_config_of(fs->coord)->timeout_ms;
 	coord_list_add(&ring->calls, &call->blocked);
 	if (!ring->late.active)
 		coord_timer_start(fs->loop, &ring->late, call->due_ms);

@@ -189,6 +189,7 @@ struct fs_call {
 	int flags;
 	uint64_t owner; /* GETLK */
 	uint64_t due_ms; /* OBJECT: until when it waits for the ring */
+	bool again; /* OBJECT: there was no group, in a read that may have begun before */
 	uint32_t uid;
 	struct fuse_file_info fi; /* OPEN, CREATE */
 };

@@ -307,6 +307,16 @@ class Rings:
         self.agrees({b"m2": 1}, b"x")
         self.assertEqual(lib.read_fd(fds[0]), b"m2\n")
 
+    def test_a_group_made_again_at_once(self):
+        """What the core was still reading then is of the group before."""
+        for i in range(60):
+            name = b"m%d" % i
+            self.put(self.a, name)
+            self.assertEqual(self.get(self.a, b"x"), name + b"\n")
+            os.unlink(bytes_path(self.a, b"groups/g", name))
+            os.rmdir(self.a("groups/g"))
+            os.mkdir(self.a("groups/g"))
+
     def test_read_only(self):
         path = self.a("rings/g/x")
         for flags in (os.O_WRONLY, os.O_RDWR, os.O_WRONLY | os.O_CREAT | os.O_TRUNC):
