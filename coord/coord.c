@@ -202,6 +202,49 @@ const struct coord_counters *coord_counters(struct coord *coord)
 	return &coord->counters;
 }
 
+const uint64_t coord_latency_bounds_us[COORD_LATENCY_BOUNDS] = {50, 100, 250, 500, 1000, 2500, 5000,
+	10000, 25000, 50000, 100000, 250000, 500000, 1000000, 2500000, 10000000};
+
+void core_count_latency(struct coord *coord, enum coord_call call, uint64_t us)
+{
+	struct coord_latency *latency = &coord->counters.latency[call];
+	size_t i = 0;
+	while (i < COORD_LATENCY_BOUNDS && us > coord_latency_bounds_us[i])
+		i++;
+	latency->counts[i]++;
+	latency->sum_us += us;
+}
+
+uint64_t coord_requests(struct coord *coord)
+{
+	return coord->driver->requests ? coord->driver->requests(&coord->session) : 0;
+}
+
+const char *coord_call_name(enum coord_call call)
+{
+	static const char *const names[COORD_CALLS] = {
+		[COORD_CALL_OPEN] = "open",
+		[COORD_CALL_CLOSE] = "close",
+		[COORD_CALL_RENEW] = "renew",
+		[COORD_CALL_GROUP_CREATE] = "group_create",
+		[COORD_CALL_GROUP_DELETE] = "group_delete",
+		[COORD_CALL_GROUP_LIST] = "group_list",
+		[COORD_CALL_GROUP_READ] = "group_read",
+		[COORD_CALL_MEMBER_JOIN] = "member_join",
+		[COORD_CALL_MEMBER_UPDATE] = "member_update",
+		[COORD_CALL_MEMBER_LEAVE] = "member_leave",
+		[COORD_CALL_MEMBER_GET] = "member_get",
+		[COORD_CALL_LOCK] = "lock",
+		[COORD_CALL_CONVERT] = "convert",
+		[COORD_CALL_UNLOCK] = "unlock",
+		[COORD_CALL_LOCK_CHECK] = "lock_check",
+		[COORD_CALL_LOCK_READ] = "lock_read",
+		[COORD_CALL_LOCK_LIST] = "lock_list",
+		[COORD_CALL_LOCK_BREAK] = "lock_break",
+	};
+	return names[call];
+}
+
 void coord_count_hidden(struct coord *coord, uint64_t names)
 {
 	coord->counters.hidden_names += names;

@@ -30,6 +30,7 @@ struct coord_op_core {
 	void (*fn)(struct coord_op *, void *user); /* once, on the loop; frees the op in the end */
 	void *user;
 	enum core_op_state state;
+	uint64_t started_us; /* BOOTTIME when the driver got it */
 	bool unknown; /* an earlier attempt may have had its effect */
 	bool cancelled, counted;
 	struct coord_chunk *chunks; /* arena beyond the inline part */
@@ -241,6 +242,7 @@ struct coord {
 };
 
 void core_set_state(struct coord *, enum coord_state);
+void core_count_latency(struct coord *, enum coord_call, uint64_t us);
 /* Something that a stop waits for may have ended. */
 void core_stop_check(struct coord *);
 bool core_leased(const struct coord *); /* any kind is a lease */

@@ -214,7 +214,8 @@ static void op_run(struct coord_op_core *core)
 		op->epoch = coord->session.epoch;
 	op->status = 0;
 	op->sent = COORD_SENT_ANSWERED;
-	op->sent_ms = coord_now_ms(coord->loop);
+	core->started_us = coord_now_us(coord->loop);
+	op->sent_ms = core->started_us / 1000;
 	op->ttl_ms = op->retry_ms = 0;
 	op->rows = NULL;
 	op->rows_end = &op->rows;
@@ -390,6 +391,9 @@ static void op_deliver(struct coord_task *task)
 	core->state = CORE_OP_DONE;
 	if (op->status < 0)
 		coord->counters.errors[op->call]++;
+	if (core->started_us && !(op->flags & COORD_OP_WAIT))
+		core_count_latency(coord, op->call, coord_now_us(coord->loop) - core->started_us);
+	core->started_us = 0;
 	if (!core_transient(op->status))
 		coord->stalled = false;
 	if (op->sent == COORD_SENT_UNKNOWN)

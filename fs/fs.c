@@ -17,6 +17,7 @@ static void notice_state(void *user, enum coord_state state)
 {
 	coord_log(state == COORD_LOST || state == COORD_SUSPENDED ? LOG_WARNING : LOG_INFO,
 		"the session is %s", coord_state_name(state));
+	fs_about_changed(user);
 }
 
 /* Its handles answer EIO from now on, whoever polls is woken, and who asked for it is signalled. */
@@ -66,6 +67,7 @@ int fs_new(struct coord_loop *loop, const struct fs_options *options,
 	fs->events = *events;
 	fs->user = user;
 	fs->started_us = coord_utc_us(loop);
+	fs->changes = 1;
 	coord_list_init(&fs->unhashed);
 	coord_list_init(&fs->calls);
 	coord_list_init(&fs->waits);

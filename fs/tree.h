@@ -10,7 +10,8 @@
  *   handles.c   open files: cursor and content
  *   dirs.c      open directories: snapshots
  *   perms.c     who may do what, and the limits for each uid
- *   groups.c members.c locks.c leaders.c events.c rings.c about.c  what the calls mean in each subtree
+ *   groups.c members.c locks.c leaders.c events.c rings.c about.c metrics.c  what the calls mean in
+ *               each subtree
  *   flocks.c    flock and fcntl onto holdings
  *   onloss.c    signals to those whose lock was lost
  *
@@ -161,6 +162,7 @@ struct fs_handle {
 	char *leader; /* LEADER: the id written before campaigning */
 	size_t leader_len;
 	struct fs_cursor *cursor; /* EVENT */
+	uint64_t seen; /* FACT: fs->changes when it was read last; 0: never */
 	struct fuse_pollhandle *poll;
 	struct fs_trace *opener; /* with on_loss */
 };
@@ -268,6 +270,7 @@ struct fs {
 	struct coord_table readers; /* dirs.c: the snapshots that answer, by who opened them */
 	uint64_t stamp, changed[FS_CHANGED]; /* counts changes of names; each one's last, by hash */
 	uint64_t started_us;
+	uint64_t changes; /* of what .tooz/state and session say, from 1 on */
 	struct fs_onloss *onloss; /* NULL: nobody is signalled */
 };
 
@@ -474,6 +477,11 @@ struct fs_call *fs_held_create(
 void fs_held_created(struct fs_call *);
 unsigned fs_file_mode(struct fs *, struct fs_inode *);
 unsigned fs_fixed_mode(struct fs *, struct fs_inode *); /* 0555 */
+
+/* ---- about ---- */
+char *fs_metrics_text(struct fs *); /* malloced; NULL: out of memory */
+/* The coordinator's state is another: wakes who polls. */
+void fs_about_changed(struct fs *);
 
 /* ---- onloss ---- */
 /* Reads /proc/PID/stat; ret_parent may be NULL. Returns 0 or -errno. */

@@ -234,6 +234,8 @@ void redis_send(struct redis_link *self, enum redis_lane lane, struct redis_cmd 
 		r = redis_conn_send(conn, cmd, argc, argv, lens);
 	if (r < 0)
 		fail_later(self, cmd, r);
+	else
+		self->requests++;
 }
 
 void redis_script(struct redis_link *self, enum redis_lane lane, struct redis_cmd *cmd,
@@ -247,6 +249,8 @@ void redis_script(struct redis_link *self, enum redis_lane lane, struct redis_cm
 		r = redis_conn_script(conn, cmd, script, nkeys, argc, argv, lens);
 	if (r < 0)
 		fail_later(self, cmd, r);
+	else
+		self->requests++;
 }
 
 /* ---- life ---- */
@@ -359,4 +363,9 @@ const char *redis_link_run_id(const struct redis_link *self)
 const char *redis_link_peer(const struct redis_link *self)
 {
 	return self->peer;
+}
+
+uint64_t redis_link_requests(const struct redis_link *self)
+{
+	return self->requests;
 }

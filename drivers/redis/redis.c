@@ -745,6 +745,12 @@ static int redis_map_name(struct coord_session *session, enum coord_kind kind,
 
 static const char *const redis_schemes[] = {"redis", NULL};
 
+static uint64_t redis_requests(struct coord_session *session)
+{
+	const struct redis_session *rs = coord_session_data(session);
+	return redis_link_requests(rs->link);
+}
+
 const struct coord_driver toozfs_driver __attribute__((visibility("default"))) = {
 	.abi = COORD_DRIVER_ABI,
 	.name = "redis",
@@ -784,4 +790,5 @@ const struct coord_driver toozfs_driver __attribute__((visibility("default"))) =
 	.lock_list = redis_lock_list,
 	.lock_break = redis_lock_break,
 	.unwatch = redis_unwatch,
+	.requests = redis_requests,
 };

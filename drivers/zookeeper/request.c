@@ -80,6 +80,7 @@ static int req_sent(struct zk_req *req, int rc)
 {
 	enum coord_sent sent;
 	if (rc == ZOK) {
+		req->zs->requests++;
 		zk_conn_kick(req->conn);
 		return 0;
 	}

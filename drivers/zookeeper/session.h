@@ -36,6 +36,7 @@ enum {
 struct zk_session {
 	struct coord_session *session;
 	struct coord_loop *loop;
+	uint64_t requests; /* sent */
 	char root[ZK_ROOT_MAX];
 	struct zk_hosts hosts;
 	char *auth; /* "user:password", NULL: none */
