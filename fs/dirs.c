@@ -45,7 +45,7 @@ static void start_answering(struct fs *fs, const struct fs_handle *handle)
 {
 	struct fs_snapshot *snapshot = handle->snapshot;
 	snapshot->used_ms = coord_now_ms(fs->loop);
-	if (snapshot->answers)
+	if (snapshot->answers || snapshot->names_only)
 		return;
 	snapshot->reader =
 		(struct fs_reader){handle->inode, handle->opener_pid, handle->opener_uid};
@@ -274,6 +274,7 @@ void fs_dirs_filled(struct fs_call *call, const struct coord_row *rows, unsigned
 		return;
 	}
 	snapshot->stamp = call->stamp;
+	snapshot->names_only = call->names_only;
 	fs_snapshot_free(fs, handle->snapshot);
 	handle->snapshot = snapshot;
 	if (call->owns_handle) {

@@ -111,6 +111,7 @@ struct fs_snapshot {
 	struct coord_node node; /* in fs->readers, if it answers */
 	struct fs_reader reader;
 	bool answers; /* of what its opener has open there, this was read last */
+	bool names_only; /* it answers nothing else */
 	uint64_t stamp; /* of fs, when the listing began */
 	uint64_t used_ms; /* when it was taken or read from */
 	size_t size; /* all its memory */
@@ -188,6 +189,7 @@ struct fs_call {
 	size_t size; /* READ, READDIR, WRITE ... */
 	off_t off;
 	uint64_t stamp; /* OPENDIR, READDIR: fs->stamp when it came */
+	bool names_only; /* OPENDIR, READDIR: with their data it is too much */
 	int flags;
 	uint64_t owner; /* GETLK */
 	uint64_t due_ms; /* OBJECT: until when it waits for the ring */

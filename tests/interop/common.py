@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What holds between Python's tooz and a mount on any store. The files here mix these into their cases, which
 make self.mount on self.url, and Python clients by self.peer().
+
+Python asks the store each time. A mount may show for a moment what was before Python did something, or a hand on
+the store: sees() and wait_until() then.
 """
 import datetime
 import errno
@@ -18,18 +21,47 @@ class Base(interop.Case):
     options = ""
     HEARTBEATS_S = 5  # more than two time-outs
 
+    def peer(self, member=b"py", heart=True, timeout=10):
+        mark = "&" if "?" in self.url else "?"
+        return self.python(f"{self.url}{mark}timeout={timeout}", member, heart)
+
+    def held(self, path="locks/l", mode=EX):
+        fd = self.open(self.mount(path))
+        fcntl.flock(fd, mode)
+        return fd
+
     def names(self, *parts):
         return sorted(os.listdir(self.mount(*parts)))
 
     def sees(self, names, *parts):
         """What another client did is seen as soon as the store tells."""
-        begin = time.monotonic()
-        wait_until(lambda: self.names(*parts) == names, f"{names} in {parts}: {self.names(*parts)}")
-        self.assertLess(time.monotonic() - begin, 1 * lib.SLOW)
+        wait_until(lambda: self.names(*parts) == names, f"{names} in {parts}: {self.names(*parts)}",
+                   1 * lib.SLOW)
+
+    def leader(self, path="leaders/g"):
+        """What the mount shows; None: that nobody leads."""
+        try:
+            return read(self.mount(path))
+        except FileNotFoundError:
+            return None
 
     def free_for(self, py, name=b"l"):
         """An unlock is answered when its request is on its way."""
         wait_until(lambda: py.acquire(name, blocking=False), "the lock", 1 * lib.SLOW)
+
+
+class Served(Base):
+    """On a server, which the whole program shares."""
+
+    served_by = login = ""
+    options = "timeout=3"
+    HEARTBEATS_S = 7
+
+    def setUp(self):
+        self.server = lib.server(self.served_by)
+        self.ns = self.server.namespace()
+        self.url = self.server.url(self.ns).replace("://", "://" + self.login)
+        self.mount = self.tree(self.url, self.options)
 
 
 class Groups:
@@ -126,6 +158,13 @@ class Members:
         os.unlink(own)
         self.assertEqual(py.members(b"g"), set())
 
+    def test_umount(self):
+        touch(self.mount("groups/g/m"))
+        self.assertEqual(self.mount.umount(), 0)
+        py = self.peer()
+        self.assertEqual(py.members(b"g"), set())
+        self.assertIsNone(py.delete(b"g"))
+
     def test_heartbeats(self):
         """Each stays visible to the other for longer than the time-out."""
         py = self.peer(b"py", heart=True, timeout=2)
@@ -155,6 +194,39 @@ class Members:
             write(self.mount("groups/g/m"), b"%d" % i)
         self.assertEqual(read(self.mount("groups/g/m")), b"49")
         self.assertNotIn("removed by somebody else", self.mount.read_log())
+
+
+class ServedMembers(Members):
+    """Where a membership lasts as long as a lease."""
+
+    def test_python_dies(self):
+        """Hidden when its time is over, and its name is free then."""
+        py = self.peer(b"py", heart=False, timeout=2)
+        self.assertIsNone(py.join(b"g", b"x"))
+        self.sees(["py"], "groups/g")
+        py.kill()
+        wait_until(lambda: self.names("groups/g") == [], "the dead member to be hidden", 4 * lib.SLOW)
+        touch(self.mount("groups/g/py"))
+        self.assertEqual(self.names("groups/g"), ["py"])
+
+    def test_daemon_dies(self):
+        py = self.peer()
+        other = self.tree(self.url, self.options)
+        write(other("groups/g/theirs"), b"x")
+        self.assertEqual(py.members(b"g"), {b"theirs"})
+        other.kill()
+        watch = lib.Stopwatch()
+        wait_until(lambda: py.members(b"g") == set(), "the member to go")
+        wait_until(lambda: self.names("groups/g") == [], "the mount to see it")
+        watch.within(5 * lib.SLOW)
+
+    def test_python_watches(self):
+        py = self.peer()
+        py.watch(b"g")
+        write(self.mount("groups/g/m"), b"x")
+        wait_until(lambda: py.events() == [("join", b"m")], "the join")
+        os.unlink(self.mount("groups/g/m"))
+        wait_until(lambda: py.events() == [("leave", b"m")], "the leave")
 
 
 class Capabilities:
@@ -213,6 +285,38 @@ class Capabilities:
 
 
 class Locks:
+    def shown_of(self, py):
+        """What the mount shows of a lock that py holds, beside its mode."""
+        return {}
+
+    def test_python_first(self):
+        py = self.peer()
+        self.assertTrue(py.acquire(b"l", blocking=False))
+        fd = self.open(self.mount("locks/l"))
+        self.fails(errno.EAGAIN, fcntl.flock, fd, EX | NB)
+        self.fails(errno.EAGAIN, fcntl.flock, fd, SH | NB)
+        shown = fields(read(self.mount("locks/l")))
+        expected = {"mode": "exclusive", **self.shown_of(py)}
+        self.assertEqual({key: shown[key] for key in expected}, expected)
+        self.assertEqual(self.names("locks"), ["l"])
+        py.release(b"l")
+        fcntl.flock(fd, EX | NB)
+        self.assertFalse(py.acquire(b"l", blocking=False))
+
+    def test_daemon_dies(self):
+        py = self.peer()
+        fd = os.open(self.mount("locks/l"), os.O_RDWR | os.O_CREAT)
+        try:
+            fcntl.flock(fd, EX)
+            self.assertFalse(py.acquire(b"l", blocking=False))
+            self.mount.kill()
+            watch = lib.Stopwatch()
+            self.assertTrue(py.acquire(b"l", blocking=lib.PATIENCE_S / 2))
+            watch.within(5 * lib.SLOW)
+        finally:
+            with lib.suppressed():
+                os.close(fd)
+
     def test_mount_first(self):
         py = self.peer()
         fd = self.open(self.mount("locks/l"))
@@ -228,20 +332,20 @@ class Locks:
 
     def wait_for_python(self, end):
         py = self.peer()
-        waits = []
+        watches = []
         waiter = self.agent()
         fd = waiter.open(self.mount("locks/l"))
         for _ in range(5):
             self.assertTrue(py.acquire(b"l"))
             waiter.start("flock", fd, EX)
             waiter.wait_blocked()
-            start = time.monotonic()
+            watches.append(lib.Stopwatch())
             py = end(py)
             waiter.result()
-            waits.append(time.monotonic() - start)
+            watches[-1].stop()
             waiter.flock(fd, UN)
         # By notice, not by the safety poll of a second.
-        self.assertLess(sorted(waits)[2], 0.5 * lib.SLOW)
+        sorted(watches, key=lib.Stopwatch.passed)[2].within(0.5 * lib.SLOW)
 
     def test_python_releases(self):
         def end(py):
