@@ -183,7 +183,8 @@ struct coord_loop *coord_loop_of(const struct coord *coord)
 void coord_session_info(struct coord *coord, struct coord_session_info *ret)
 {
 	const struct coord_session *session = &coord->session;
-	*ret = (struct coord_session_info){.id = session->id, .epoch = session->epoch};
+	*ret = (struct coord_session_info){
+		.id = session->id, .epoch = session->epoch, .can = session->can};
 	if (!core_leased(coord) || session->ttl_ms == 0)
 		return;
 	ret->ttl_ms = session->ttl_ms;

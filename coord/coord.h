@@ -48,6 +48,7 @@ struct coord_loop *coord_loop_of(const struct coord *);
 struct coord_session_info {
 	const char *id; /* valid until the next loop turn */
 	uint32_t epoch;
+	unsigned can; /* enum coord_can: the driver's, but for what this server lacks */
 	uint64_t ttl_ms, margin_ms, grace_ms,
 		left_ms; /* left: until the earliest lease must be lost */
 };
