@@ -195,11 +195,13 @@ class Examples(lib.Case):
 
     @example("README.md", "flock /mnt/tooz/locks/nightly ")
     def test_readme_at_a_glance(self, block):
+        """A second host joins meanwhile, and stays."""
         self.served()
-        self.stub("backup.sh", "active.sh", "server")
-        self.assertEqual(self.good("set -e\n" + block), "")
+        self.stub("backup.sh", "server")
+        self.stub("active.sh", more="touch groups/web/host-2\n")
+        self.assertEqual(self.good("set -e\n" + block), "host-2\nhost-2\n")
         self.assertEqual(self.noted(), ["backup.sh : locks/nightly", "active.sh : leaders/web",
-                                        "server : groups/web/host-1"])
+                                        "server : groups/web/host-1 groups/web/host-2"])
 
     @example("README.md", "$ mkdir -p /mnt/tooz && mount ")
     def test_readme_session(self, block):
@@ -254,6 +256,18 @@ class Examples(lib.Case):
             os.unlink(member)
         os.rmdir(tree("groups/web"))
         self.assertEqual(script.wait(lib.PATIENCE_S), 0)
+
+    @example("docs/tree.md", "read -r owner </mnt/tooz/rings/web/job-42 ")
+    def test_owner_of_an_object(self, block):
+        tree = self.served()
+        self.stub("job-42")
+        os.mkdir(tree("groups/web"))
+        for owner, runs in ("host-2", 0), ("host-1", 1):
+            lib.touch(tree("groups/web", owner))
+            done = self.sh(block)
+            self.assertEqual((done.returncode == 0, done.stderr), (bool(runs), ""))
+            self.assertEqual(len(self.noted()), runs)
+            os.unlink(tree("groups/web", owner))
 
     # ---- docs/mount.md ----
 
