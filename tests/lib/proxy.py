@@ -10,6 +10,8 @@
         proxy.half_close()      the server seems to have said all it had to say
         proxy.refuse(True)      connections end, and new ones are refused
         proxy.garble(8)         the next 8 bytes to the client are noise
+        proxy.one(3, "cut")     only the fourth of those that are open (they are counted around): cut, half_close,
+                                drop, stall, delay; proxy.one_none() ends the latter three
         proxy.counts()          connections, open, bytes_up, bytes_down, trips
 
 A trip is a turn: bytes to the server after bytes from it. What is pipelined is one trip. reset_counts()
@@ -30,6 +32,7 @@ import traceback
 
 PR_SET_PDEATHSIG = 1
 HELD_MAX = 64 << 20
+ONE_DELAY_S = 0.2
 
 
 class _Side:
@@ -48,6 +51,7 @@ class _Connection:
         self.client.peer, self.server.peer = self.server, self.client
         self.client.connection = self.server.connection = self
         self.turned, self.closed = True, False
+        self.way, self.held = "none", []  # what is done to this one alone
 
 
 class _Relay:
@@ -124,10 +128,33 @@ class _Relay:
 
     def do_half_close(self):
         for connection in self.connections:
-            try:
-                connection.client.sock.shutdown(socket.SHUT_WR)
-            except OSError:
-                pass
+            self.half_close(connection)
+
+    @staticmethod
+    def half_close(connection):
+        try:
+            connection.client.sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+
+    def do_one(self, number, way):
+        """True if there is one."""
+        if not self.connections:
+            return False
+        connection = self.connections[number % len(self.connections)]
+        if way == "cut":
+            self.close(connection, reset=True)
+        elif way == "half_close":
+            self.half_close(connection)
+        else:
+            connection.way = way
+        return True
+
+    def do_one_none(self):
+        for connection in self.connections:
+            held, connection.held, connection.way = connection.held, [], "none"
+            for side, data in held:
+                self.pass_on(side, data)
 
     def do_refuse(self, on):
         if on and self.listener:
@@ -189,7 +216,11 @@ class _Relay:
             connection.turned = False
         if way == "down":
             connection.turned = True
-        if self.dropped in (way, "both"):
+        if self.dropped in (way, "both") or connection.way == "drop":
+            return
+        if connection.way == "stall":
+            if sum(len(x) for _, x in connection.held) < HELD_MAX:
+                connection.held.append((side, data))
             return
         if self.stalled in (way, "both"):
             if sum(len(x) for _, x in self.held) < HELD_MAX:
@@ -202,9 +233,10 @@ class _Relay:
             n = min(self.noise, len(data))
             self.noise -= n
             data = os.urandom(n) + data[n:]
-        if self.delay_s or side.delayed:
+        delay_s = max(self.delay_s, ONE_DELAY_S if side.connection.way == "delay" else 0.0)
+        if delay_s or side.delayed:
             # A stream stays in order when the delay becomes shorter.
-            side.due = max(time.monotonic() + self.delay_s, side.due)
+            side.due = max(time.monotonic() + delay_s, side.due)
             side.delayed += 1
             self.serial += 1
             heapq.heappush(self.timers, (side.due, self.serial, side, data))

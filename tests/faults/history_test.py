@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The checker of the fault suite finds what is planted in a history, and nothing in a good one."""
+import unittest
+
+import history
+
+
+def want(w, t, lock="l", mode="x", mount=0):
+    return {"e": "want", "w": w, "t": t, "l": lock, "m": mode, "mount": mount}
+
+
+def ev(what, w, t, **more):
+    return {"e": what, "w": w, "t": t, **more}
+
+
+def hold(w, begin, clean, end, token, how="free", mode="x", mount=0, asked=None):
+    """A whole holding."""
+    events = [want(w, begin - 0.1 if asked is None else asked, mode=mode, mount=mount), ev("got", w, begin)]
+    if token is not None:
+        events.append(ev("token", w, begin, tok=token))
+    if clean is not None:
+        events.append(ev("clean", w, clean))
+    return events + [ev(how, w, end)]
+
+
+def fault(kind, target, begin, end):
+    return {"e": "fault", "kind": kind, "target": target, "t": begin, "begin": begin, "end": end}
+
+
+class Checker(unittest.TestCase):
+    def good(self, events):
+        h = history.History(events)
+        self.assertEqual((h.exclusion(), h.notices()[0], h.tokens(), h.forgotten(), h.wrong), ([], [], [], [], []))
+        return h
+
+    def test_good(self):
+        h = self.good(hold("a", 1, 2, 2.1, 10) + hold("b", 2.2, 3, 3.1, 12, mount=1)
+                      + hold("a", 4, 5, 5.5, 14, how="told"))
+        self.assertEqual((len(h.holds), len(h.losses())), (3, 1))
+
+    def test_two_holders(self):
+        h = history.History(hold("a", 1, 3, 3.1, 10) + hold("b", 2.9, 4, 4.1, 12, mount=1))
+        self.assertEqual(len(h.exclusion()), 1)
+
+    def test_two_holders_are_never_excused(self):
+        h = history.History(hold("a", 1, 3, 3.1, 10) + hold("b", 2.9, 4, 4.1, 12, mount=1)
+                            + [fault("daemon-stop", "mount 0", 1.5, 2.8)])
+        self.assertEqual(len(h.exclusion()), 1)
+
+    def test_a_long_holder_and_several_after_him(self):
+        h = history.History(hold("a", 1, 9, 9.1, 10) + hold("b", 2, 3, 3.1, 12, mount=1)
+                            + hold("c", 4, 5, 5.1, 14, mount=1))
+        self.assertEqual(len(h.exclusion()), 2)
+
+    def test_sharers(self):
+        self.good(hold("a", 1, 3, 3.1, 10, mode="s") + hold("b", 2, 4, 4.1, 10, mode="s", mount=1))
+        h = history.History(hold("a", 1, 3, 3.1, 10, mode="s") + hold("b", 2, 4, 4.1, 12, mount=1))
+        self.assertEqual(len(h.exclusion()), 1)
+
+    def test_python_counts_when_it_has_looked(self):
+        mine = hold("a", 1, 3, 3.1, 10)
+        self.good(mine + hold("p", 2, None, 2.5, None, mount=None))
+        h = history.History(mine + hold("p", 2, 2.2, 2.5, None, mount=None))
+        self.assertEqual(len(h.exclusion()), 1)
+
+    def test_late_notice(self):
+        events = hold("a", 1, 2, 6, 10, how="told") + hold("b", 5, 7, 7.1, 12, mount=1)
+        late, excused = history.History(events).notices()
+        self.assertEqual((len(late), excused), (1, []))
+        # Another's daemon, or at another time, is no excuse.
+        for excuse in (("daemon-stop", "mount 1", 2, 5.9), ("daemon-stop", "mount 0", 0, 1.9),
+                       ("server-stop", "server", 2, 5), ("worker-stop", "worker b", 2, 5)):
+            self.assertEqual(len(history.History(events + [fault(*excuse)]).notices()[0]), 1, excuse)
+        for excuse in (("daemon-stop", "mount 0", 2.5, 5.9), ("daemon-kill", "mount 0", 4, 5),
+                       ("worker-stop", "worker a", 2, 5.9)):
+            late, excused = history.History(events + [fault(*excuse)]).notices()
+            self.assertEqual((late, len(excused)), ([], 1), excuse)
+            self.assertAlmostEqual(excused[0][0], 1)
+
+    def test_stalls(self):
+        events = hold("a", 1, 2, 6, 10, how="told") + hold("b", 5, 7, 7.1, 12, mount=1)
+        self.assertEqual(history.History(events + [{"e": "stall", "t": 3, "begin": 3, "end": 6}]).notices()[0], [])
+        self.assertEqual(len(history.History(
+            events + [{"e": "stall", "t": 3, "begin": 3, "end": 3.1}]).notices()[0]), 1)
+
+    def test_told_in_time(self):
+        late, excused = history.History(
+            hold("a", 1, 2, 4.9, 10, how="told") + hold("b", 5, 7, 7.1, 12, mount=1)).notices()
+        self.assertEqual((late, excused), ([], []))
+
+    def test_the_killed_believe_nothing(self):
+        self.good(hold("a", 1, 2, 2.5, 10, how="end") + hold("b", 3, 7, 7.1, 12, mount=1))
+
+    def test_lost_and_found(self):
+        h = history.History(hold("a", 1, 2, 3, 10, how="told") + [ev("clean", "a", 4)])
+        self.assertEqual(len(h.wrong), 1)
+
+    def test_token_back(self):
+        h = history.History(hold("a", 1, 2, 2.1, 12) + hold("b", 3, 4, 4.1, 11, mount=1))
+        self.assertEqual(len(h.tokens()), 1)
+
+    def test_token_twice(self):
+        h = history.History(hold("a", 1, 2, 2.1, 12) + hold("b", 3, 4, 4.1, 12, mount=1))
+        self.assertEqual(len(h.tokens()), 1)
+
+    def test_tokens_of_sharers(self):
+        self.good(hold("a", 1, 2, 2.1, 12, mode="s") + hold("b", 3, 4, 4.1, 12, mode="s", mount=1))
+        h = history.History(hold("a", 1, 2, 2.1, 12) + hold("b", 3, 4, 4.1, 12, mode="s", mount=1))
+        self.assertEqual(len(h.tokens()), 1)
+        h = history.History(hold("a", 1, 2, 2.1, 12, mode="s") + hold("b", 3, 4, 4.1, 12, mount=1))
+        self.assertEqual(len(h.tokens()), 1)
+
+    def test_tokens_of_those_who_asked_before(self):
+        """The one who asked first may be granted first, and be told last."""
+        self.good(hold("a", 2, None, 2.1, 12) + hold("b", 3, 4, 4.1, 11, mount=1, asked=1))
+
+    def test_guarded(self):
+        h = history.History([])
+        self.assertEqual(h.guarded([("l", 1), ("l", 1), ("k", 1), ("l", 3)]), [])
+        self.assertEqual(len(h.guarded([("l", 3), ("k", 1), ("l", 2)])), 1)
+
+    def test_refused_though_he_holds(self):
+        events = hold("a", 1, 2, 2.1, 12)
+        self.assertEqual(len(history.History(events + [ev("refused", "a", 1.5, last=14)]).guarded([])), 1)
+        self.assertEqual(history.History(events + [ev("refused", "a", 2.05, last=14)]).guarded([]), [])
+
+    def test_unguarded(self):
+        def line(w, t, c, token, mount):
+            return ev("line", w, t, c=c, tok=token, l="l", mount=mount)
+        events = [line("a", 1, 0.9, 10, 0), line("b", 4, 3.9, 12, 1), line("a", 5, 1.5, 10, 0)]
+        found, count = history.History(events).unguarded()
+        self.assertEqual((len(found), count), (1, 1))
+        found, count = history.History(events + [fault("worker-stop", "worker a", 2, 4.9)]).unguarded()
+        self.assertEqual((len(found), count), (0, 1))
+
+    def test_forgotten_waiter(self):
+        h = history.History([want("a", 1), want("b", 1), ev("answer", "b", 2, why="again"),
+                             want("c", 1), ev("end", "c", 2)])
+        self.assertEqual(len(h.forgotten()), 1)
+        self.assertIn("a for l", h.forgotten()[0])
+
+    def test_recovery(self):
+        self.assertEqual(history.recovery(10, {"m": 12}, 6), [])
+        self.assertEqual(len(history.recovery(10, {"m": 17, "n": None, "o": 11}, 6)), 2)
+
+    def test_followed(self):
+        self.assertEqual(history.followed({"a"}, {"a"}), [])
+        self.assertEqual(len(history.followed({"a"}, {"a", "b"})), 1)
+
+    def test_notice_times(self):
+        h = history.History(hold("a", 1, 2, 4, 10, how="told") + [fault("drop", "mount 0", 2.5, 5),
+                            fault("drop", "mount 1", 2.1, 5)])
+        self.assertEqual(h.notice_times(), [1.5])
+
+
+if __name__ == "__main__":
+    unittest.main()
