@@ -29,9 +29,9 @@ def _target(kind, rng, mounts, workers):
 def _duration(rng, ttl_s):
     """Mostly short, some about as long as a lease, some longer."""
     r = rng.random()
-    if r < 0.5:
+    if r < 0.6:
         return rng.uniform(0.03, 0.3) * ttl_s
-    if r < 0.75:
+    if r < 0.82:
         return rng.uniform(0.3, 1.0) * ttl_s
     return rng.uniform(1.1, 1.7) * ttl_s
 
@@ -44,7 +44,7 @@ def make(store, seed, seconds, ttl_s, mounts, workers):
     while t < seconds:
         kind = rng.choices(list(kinds), list(kinds.values()))[0]
         target = _target(kind, rng, mounts, workers)
-        lasts = 0.0 if kind in AT_ONCE else _duration(rng, ttl_s)
+        lasts = 0.0 if kind in AT_ONCE else _duration(rng, ttl_s) * (0.3 if kind == "daemon-kill" else 1.0)
         arg = {"way": rng.choice(WAYS), "number": rng.randrange(1000), "ms": rng.choice((5, 50, 200, 600)),
                "pick": rng.random()}
         place = target + (" link" if kind in NET else "")

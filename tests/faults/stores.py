@@ -48,7 +48,13 @@ class Store:
 
     def heal(self):
         for server in self.servers:
-            server.wait_ready()
+            end = time.monotonic() + servers.READY_S
+            while time.monotonic() < end:
+                try:
+                    server.wait_ready()
+                    break
+                except servers.RedisError:  # it still loads what it had
+                    time.sleep(0.01)
 
     def stop(self):
         for proxies in self.proxies.values():
@@ -143,7 +149,7 @@ class Sentinels(Store):
 
     def __init__(self):
         super().__init__()
-        self.group = servers.Sentinels()
+        self.group = servers.Sentinels(options=DURABLE)
         self.servers = [*self.group.servers, *self.group.sentinels]
 
     def url(self, mount):

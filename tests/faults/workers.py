@@ -19,7 +19,7 @@ sys.path[:0] = [os.path.join(HERE, "..", "tree"), os.path.join(HERE, "..", "inte
 import lib  # noqa: E402
 from streams import Reader  # noqa: E402
 
-LOCKS = ("l0", "l1")
+LOCKS = ("l0", "l1", "l2")
 LOOK_S = 0.025    # how often a holder looks
 CLEAN_S = 0.2     # how often it notes that all is well
 now = time.monotonic
@@ -125,7 +125,7 @@ class Taker:
         r = self.rng.random()
         if r < 0.6:
             return self.rng.uniform(0, 0.1)
-        return self.rng.uniform(0, 0.4 if r < 0.85 else 1.3 * self.desk.ttl_s)
+        return self.rng.uniform(0, 0.4 if r < 0.92 else 1.3 * self.desk.ttl_s)
 
     def run(self):
         signal.signal(signal.SIGALRM, _time_up)

@@ -173,6 +173,8 @@ class _Relay:
     # ---- traffic ----
 
     def accept(self):
+        if not self.listener:  # closed by a command that came at the same time
+            return
         try:
             client = self.listener.accept()[0]
         except OSError:

@@ -413,11 +413,11 @@ class _Sentinel(Server):
 class Sentinels:
     """A master, replicas and sentinels that elect a new master about a second after one fell silent."""
 
-    def __init__(self, replicas=1, sentinels=3, name="mymaster", down_ms=1000):
+    def __init__(self, replicas=1, sentinels=3, name="mymaster", down_ms=1000, options=()):
         program = _need("redis-sentinel", "redis-sentinel")
         self.name, self._names = name, 0
-        self.servers = [Redis()]
-        self.servers += [Redis(replica_of=self.servers[0], options=["repl-timeout 5"])
+        self.servers = [Redis(options=options)]
+        self.servers += [Redis(replica_of=self.servers[0], options=[*options, "repl-timeout 5"])
                          for _ in range(replicas)]
         self.sentinels = [_Sentinel(program, self.servers[0], name, sentinels // 2 + 1, down_ms)
                           for _ in range(sentinels)]
