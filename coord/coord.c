@@ -140,7 +140,7 @@ void coord_free(struct coord *coord)
 	struct coord_session *session = &coord->session;
 	struct coord_timer *timers[] = {&session->open_timer, &session->renew_timer,
 		&session->until_timer, &session->reopen_timer, &session->stop_timer,
-		&coord->ops_timer};
+		&session->farewell_timer, &coord->ops_timer};
 	for (size_t i = 0; i < sizeof(timers) / sizeof(*timers); i++)
 		coord_timer_stop(coord->loop, timers[i]);
 	coord_loop_undefer(coord->loop, &coord->stop_task);

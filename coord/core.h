@@ -101,7 +101,7 @@ struct core_release {
 	struct coord_list link; /* in the lock's releases */
 	struct coord_list waits; /* who wants to know */
 	uint64_t stamp; /* core_views_stamp */
-	bool sent; /* there was memory for the op */
+	bool sent; /* or it will be, see core_grant_release_lost; false: there was no memory for the op */
 };
 
 struct core_grant {
@@ -202,6 +202,8 @@ struct coord_session {
 	struct coord_op *session_op; /* open, close or renew that runs */
 	bool renewing;
 	struct coord_timer open_timer, renew_timer, until_timer, reopen_timer, stop_timer;
+	struct coord_timer farewell_timer;
+	uint64_t told_ms; /* when a holder was last told that his lease is over */
 	uint64_t claim_until_ms;
 	uint32_t backoff_ms;
 };

@@ -591,11 +591,17 @@ void core_locks_grant_lost(struct core_grant *grant)
 	struct core_lock *lock = grant->owner;
 	if (lock->grant != grant)
 		return;
+	bool held = !coord_list_empty(&lock->holders);
 	lock->grant = NULL;
 	core_views_touch(lock->coord, lock->key.kind, lock->key.name);
 	holders_lost(lock);
 	/* What is left of it in the backend goes too; after the end of a session there is nothing. */
-	core_grant_release(lock, grant);
+	if (held && !grant->gone && core_grant_over(grant)) {
+		lock->coord->session.told_ms = coord_now_ms(lock->coord->loop);
+		core_grant_release_lost(lock, grant);
+	} else {
+		core_grant_release(lock, grant);
+	}
 	core_lock_later(lock);
 }
 

@@ -246,6 +246,7 @@ static void release_send(struct core_lock *lock, struct core_release *release)
 	struct coord_grant *grant = &grant_of(release)->grant;
 	struct coord_op *op = core_op_new(
 		lock->coord, COORD_CALL_UNLOCK, grant->key, grant->member, (struct coord_bytes){0});
+	release->sent = op;
 	if (!op) {
 		coord_timer_start(lock->coord->loop, &lock->again,
 			coord_now_ms(lock->coord->loop) + PAUSE_MS);
@@ -253,11 +254,10 @@ static void release_send(struct core_lock *lock, struct core_release *release)
 	}
 	op->grant = grant;
 	op->epoch = grant->epoch;
-	release->sent = true;
 	core_op_start(op, release_done, release);
 }
 
-void core_grant_release(struct core_lock *lock, struct core_grant *grant)
+static void release_begin(struct core_lock *lock, struct core_grant *grant)
 {
 	struct coord *coord = lock->coord;
 	struct core_release *release = &grant->release;
@@ -268,7 +268,28 @@ void core_grant_release(struct core_lock *lock, struct core_grant *grant)
 	coord_list_init(&release->waits);
 	coord_list_add(&lock->releases, &release->link);
 	coord->locks_busy++;
-	release_send(lock, release);
+}
+
+void core_grant_release(struct core_lock *lock, struct core_grant *grant)
+{
+	release_begin(lock, grant);
+	release_send(lock, &grant->release);
+}
+
+static void release_due(struct coord_timer *timer)
+{
+	struct core_grant *grant = coord_container(timer, struct core_grant, until);
+	release_send(grant->owner, &grant->release);
+}
+
+void core_grant_release_lost(struct core_lock *lock, struct core_grant *grant)
+{
+	struct coord *coord = lock->coord;
+	release_begin(lock, grant);
+	grant->release.sent = true;
+	grant->until.fn = release_due;
+	coord_timer_start(coord->loop, &grant->until,
+		coord_now_ms(coord->loop) + core_grace_ms(coord->session.ttl_ms));
 }
 
 /* Nobody here holds it any more: back to the backend. */

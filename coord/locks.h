@@ -90,6 +90,9 @@ void core_holding_tidy(struct coord_holding *holding);
 void core_holding_drop(struct coord_holding *holding, enum coord_holding_state state);
 /* Gives a grant back; nobody waits for it but who joins release.waits. */
 void core_grant_release(struct core_lock *lock, struct core_grant *grant);
+/* Whose lease ran out, and whose holders were told just now: after their grace, which a release would cut short, because
+ * the next one is granted at once. */
+void core_grant_release_lost(struct core_lock *lock, struct core_grant *grant);
 bool core_lock_contended(const struct core_lock *lock);
 /* Answers all who wait for a release. */
 void core_release_answer(struct core_release *release);

@@ -454,6 +454,11 @@ static void session_reopen(struct coord_timer *timer)
 		session_open(coord, 0); /* a claim of our own is accepted in any case */
 }
 
+static void session_farewell(struct coord_timer *timer)
+{
+	core_session_close(coord_container(timer, struct coord, session.farewell_timer));
+}
+
 void core_session_open(struct coord *coord)
 {
 	struct coord_session *session = &coord->session;
@@ -461,6 +466,7 @@ void core_session_open(struct coord *coord)
 	session->renew_timer.fn = session_renew;
 	session->until_timer.fn = session_until;
 	session->reopen_timer.fn = session_reopen;
+	session->farewell_timer.fn = session_farewell;
 	coord_timer_start(coord->loop, &session->open_timer,
 		coord_now_ms(coord->loop) + coord->config->timeout_ms);
 	session_open(coord, 0);
@@ -483,6 +489,7 @@ void core_session_close(struct coord *coord)
 	coord_timer_stop(coord->loop, &session->renew_timer);
 	coord_timer_stop(coord->loop, &session->until_timer);
 	coord_timer_stop(coord->loop, &session->reopen_timer);
+	coord_timer_stop(coord->loop, &session->farewell_timer);
 	session->open = session->connected = false;
 	session->closing = true;
 	struct coord_op *op = core_op_new(coord, COORD_CALL_CLOSE,
@@ -505,7 +512,18 @@ static void session_lost(struct coord *coord)
 		return;
 	core_set_state(coord, COORD_LOST);
 	grants_lost(coord, true, COORD_LOSS_LEASE);
-	core_session_close(coord);
+	uint64_t now_ms = coord_now_ms(coord->loop);
+	uint64_t close_ms = session->told_ms + core_grace_ms(session->ttl_ms);
+	if (session->told_ms == 0 || now_ms >= close_ms) {
+		core_session_close(coord);
+		return;
+	}
+	/* The close would let others in at once, while those who were told just now still stop their work. */
+	session->closing = true;
+	session->connected = false;
+	coord_timer_stop(coord->loop, &session->renew_timer);
+	coord_timer_stop(coord->loop, &session->until_timer);
+	coord_timer_start(coord->loop, &session->farewell_timer, close_ms);
 }
 
 void coord_session_event(struct coord_session *session, uint32_t epoch, enum coord_event event)

@@ -4,7 +4,8 @@
     with Proxy(server.port) as proxy:
         url = server.url(port=proxy.port)
         proxy.delay(100)        each way, in milliseconds
-        proxy.drop("up")        what goes to the server vanishes; "down", "both", "none"
+        proxy.drop("up")        what goes to the server vanishes; "down", "both", "none": for connections that
+                                lost nothing meanwhile, and new ones
         proxy.stall("down")     as drop, but what was held back is delivered at "none"
         proxy.cut()             all connections end at once, with a reset
         proxy.half_close()      the server seems to have said all it had to say
@@ -52,6 +53,7 @@ class _Connection:
         self.client.connection = self.server.connection = self
         self.turned, self.closed = True, False
         self.way, self.held = "none", []  # what is done to this one alone
+        self.broken = False  # something was dropped: no byte after it is ever delivered, as with TCP
 
 
 class _Relay:
@@ -218,7 +220,8 @@ class _Relay:
             connection.turned = False
         if way == "down":
             connection.turned = True
-        if self.dropped in (way, "both") or connection.way == "drop":
+        connection.broken |= self.dropped in (way, "both") or connection.way == "drop"
+        if connection.broken:
             return
         if connection.way == "stall":
             if sum(len(x) for _, x in connection.held) < HELD_MAX:

@@ -255,7 +255,25 @@ class Trouble(unittest.TestCase):
         with self.assertRaises(TimeoutError):
             self.say()
         self.proxy.drop("none")
+        with self.assertRaises(TimeoutError):  # a stream has no gaps
+            self.say(b"again")
+        self.client = self.connect()
         self.assertEqual(self.say(b"again"), b"again")
+
+    def test_one(self):
+        self.say()
+        first, self.client = self.client, self.connect()
+        self.say()
+        self.assertTrue(self.proxy.one(3, "stall"))  # the second, counted around
+        with self.assertRaises(TimeoutError):
+            self.say(b"second")
+        self.client, second = first, self.client
+        self.assertEqual(self.say(b"first"), b"first")
+        self.proxy.one_none()
+        self.assertEqual(second.recv(100), b"second")
+        self.assertTrue(self.proxy.one(0, "cut"))
+        with self.assertRaises(ConnectionError):
+            self.say()
 
     def test_stall(self):
         self.proxy.stall("up")

@@ -150,6 +150,34 @@ static void lost(void **state)
 	assert_true(site_close(&site));
 }
 
+/* The server answers again at the moment of the loss: who was told has his grace before it lets go. */
+static void grace(void **state)
+{
+	(void)state;
+	struct fake_options options = site_options();
+	struct taker taker;
+	site_open(&site, 1, &options, 1);
+	assert_int_equal(taker_new(CLIENT, COORD_LOCK, LOCK, &taker), 0);
+	assert_int_equal(taker_lock(&taker, COORD_EXCLUSIVE, COORD_LOCK_WAIT, 1000), 0);
+	uint32_t epoch = info().epoch;
+	uint64_t grace_ms = info().grace_ms;
+	sim_run(SIM, 5000);
+	sim_pause(&site.server_host, true);
+	assert_true(until_state(COORD_LOST, 20000));
+	sim_settle(SIM);
+	assert_int_equal(taker.lost, 1);
+	sim_pause(&site.server_host, false);
+	sim_run(SIM, grace_ms - 50);
+	assert_true(fake_holds(site.server, "m0", COORD_LOCK, LOCK, COORD_EXCLUSIVE));
+	assert_int_equal(coord_state(CLIENT->coord), COORD_LOST);
+	sim_run(SIM, 200);
+	assert_false(fake_holds(site.server, "m0", COORD_LOCK, LOCK, COORD_EXCLUSIVE));
+	assert_true(until_state(COORD_CONNECTED, 1000));
+	assert_true(info().epoch > epoch);
+	taker_free(&taker);
+	assert_true(site_close(&site));
+}
+
 /* The host stood still past its lease: nobody there is told that he holds. */
 static void lost_in_sleep(void **state)
 {
@@ -424,6 +452,7 @@ int main(void)
 		cmocka_unit_test(no_lease_no_renewal),
 		cmocka_unit_test(suspended),
 		cmocka_unit_test(lost),
+		cmocka_unit_test(grace),
 		cmocka_unit_test(lost_in_sleep),
 		cmocka_unit_test(grant_too_late),
 		cmocka_unit_test(lost_with_connection),
