@@ -538,6 +538,20 @@ int coord_lock_list(struct coord *coord, enum coord_kind kind, coord_reply_fn *f
 		COORD_BYTES(""), 0, fn, user, ret_req);
 }
 
+/* Who asks at this moment whether it is still held need not wait for the backend, which may be silent. */
+static void checks_lost(struct coord_holding *holding)
+{
+	struct coord *coord = holding->lock->coord;
+	struct coord_req *req;
+	coord_list_each (req, &coord->reqs, link) {
+		if (req->gone != check_gone)
+			continue;
+		const struct check *check = req->at;
+		if (check->holding == holding)
+			core_req_answer_later(req, -EIO);
+	}
+}
+
 /* Every local holder of the grant is told that it lost. */
 static void holders_lost(struct core_lock *lock)
 {
@@ -553,6 +567,8 @@ static void holders_lost(struct core_lock *lock)
 		if (lock->upgrader && lock->upgrader->holding == holding)
 			core_ticket_answer(lock->upgrader, -EIO);
 		core_holding_drop(holding, COORD_HOLDING_LOST);
+		if (holding->checks > 0)
+			checks_lost(holding);
 		if (holding->told && coord->notices.lost)
 			coord->notices.lost(coord->user, holding);
 	}

@@ -150,7 +150,15 @@ static void lost(void **state)
 	assert_true(site_close(&site));
 }
 
-/* The server answers again at the moment of the loss: who was told has his grace before it lets go. */
+static void check_told(void *user, int status, const struct coord_row *rows, size_t len)
+{
+	(void)rows;
+	(void)len;
+	*(int *)user = status;
+}
+
+/* The server answers again at the moment of the loss: who was told has his grace before it lets go. Who was asking
+ * it whether he holds is told at that moment, too. */
 static void grace(void **state)
 {
 	(void)state;
@@ -163,9 +171,13 @@ static void grace(void **state)
 	uint64_t grace_ms = info().grace_ms;
 	sim_run(SIM, 5000);
 	sim_pause(&site.server_host, true);
+	int asked = 1;
+	sim_run(SIM, info().left_ms - 1000);
+	assert_int_equal(coord_check(taker.holding, check_told, &asked, NULL), 0);
 	assert_true(until_state(COORD_LOST, 20000));
 	sim_settle(SIM);
 	assert_int_equal(taker.lost, 1);
+	assert_int_equal(asked, -EIO);
 	sim_pause(&site.server_host, false);
 	sim_run(SIM, grace_ms - 50);
 	assert_true(fake_holds(site.server, "m0", COORD_LOCK, LOCK, COORD_EXCLUSIVE));
