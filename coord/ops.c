@@ -394,6 +394,11 @@ static void op_deliver(struct coord_task *task)
 	if (core->started_us && !(op->flags & COORD_OP_WAIT))
 		core_count_latency(coord, op->call, coord_now_us(coord->loop) - core->started_us);
 	core->started_us = 0;
+	/* What is heard from a session that is being given up is no answer: the next one is asked. */
+	if (coord->session.closing && op->status == -EIO && !op_of_session(op)) {
+		op->status = -ECANCELED;
+		op->sent = COORD_SENT_UNKNOWN;
+	}
 	if (!core_transient(op->status))
 		coord->stalled = false;
 	if (op->sent == COORD_SENT_UNKNOWN)

@@ -3,9 +3,10 @@
 
     faults.py --store STORE [--seed N] [--minutes M] [--seconds S] [--verbose] [--dump FILE]
 
-Without --minutes it is one round, the short form. With them rounds follow each other, each with a seed one greater. A round: several mounts on one
-store, each behind a proxy of its own where there is a server; faults in the order of a schedule that is a function of
-the seed (schedule.py); then all is healed, and what the processes saw is checked (history.py):
+Without --minutes it is one round, the short form. With them rounds follow each other, each with a seed one greater. A
+round: several mounts on one store, each behind a proxy of its own where there is a server; faults in the order of a
+schedule that is a function of the seed (schedule.py); then all is healed, and what the processes saw is checked
+(history.py):
 
 - no two hold at once, as they know it; who lost is told before the next is granted, except where nobody could
   tell him;
@@ -177,8 +178,9 @@ class Mount:
     def shows(self):
         """(state, members) as a user sees them; None without an answer."""
         try:
-            done = subprocess.run(["bash", "-c", 'cat "$1/.tooz/state" && { ls -1 "$1/groups/g" || true; }', "bash", self.path],
-                                  capture_output=True, text=True, timeout=BOUND_S, check=False)
+            script = 'cat "$1/.tooz/state" && { ls -1 "$1/groups/g" || true; }'
+            done = subprocess.run(["bash", "-c", script, "bash", self.path], capture_output=True, text=True,
+                                  timeout=BOUND_S, check=False)
         except subprocess.TimeoutExpired:
             return None
         state, *members = done.stdout.split() or [""]

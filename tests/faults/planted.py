@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Is what must not be found? Each planted/*.patch is a known kind of bug. It is applied to a copy of the tree, which is built;
-then the simulator, seed by seed, and the unit tests of the core are asked. Each bug must be found.
+"""Would the tests find a bug? Each planted/*.patch is one of a known kind. It is applied to a copy of the tree, which is
+built; then the simulator, seed by seed, and the unit tests of the core are asked. Each bug must be found.
 
     planted.py [--seeds N] [--build-dir DIR] [NAME ...]
 
