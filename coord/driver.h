@@ -178,7 +178,7 @@ struct coord_op {
 	struct coord_row *rows, **rows_end;
 	size_t rows_len;
 	struct coord_bytes next_cursor; /* lists: not empty: there is more */
-	char error[160]; /* OPEN: why, for a human; never a secret */
+	const char *error; /* OPEN: why, for a human; never a secret: coord_op_explain */
 	/* The driver's while it runs. */
 	struct coord_list link;
 	void *drv[4];
@@ -274,6 +274,9 @@ void *coord_op_data(struct coord_op *); /* op_size bytes */
 void *coord_op_alloc(struct coord_op *, size_t len);
 /* A copy in the arena; data NULL if there is no memory. */
 struct coord_bytes coord_op_copy(struct coord_op *, const void *data, size_t len);
+/* Sets op->error, in the arena. */
+void coord_op_explain(struct coord_op *, const char *format, ...)
+	__attribute__((format(printf, 2, 3)));
 /* A new zeroed row at the end of op->rows. NULL: no memory, or over the limit. */
 struct coord_row *coord_op_row(struct coord_op *);
 

@@ -408,9 +408,8 @@ static void open_done(struct coord_op *op, void *user)
 	} else if (op->status == 0 && !coord->stopped) {
 		session_opened(coord, op);
 	} else if (!coord->stopped && !coord->stopping) {
-		char text[sizeof(op->error) + 400];
-		snprintf(
-			text, sizeof(text), "%s", op->error[0] ? op->error : strerror(-op->status));
+		char text[1024];
+		snprintf(text, sizeof(text), "%s", op->error ? op->error : strerror(-op->status));
 		bool again = op->status == -EEXIST && claim_refused(coord, op, text, sizeof(text));
 		if (!again && coord->ready) {
 			coord_log(LOG_WARNING, "cannot open the session again: %s", text);

@@ -13,7 +13,7 @@
 #include <stdio.h>
 #include <syslog.h>
 
-enum { TELL_BAD_MS = 1000 };
+enum { TELL_BAD_MS = 1000, TELL_REFUSED_MS = 60000 };
 
 /* ---- Answers ---- */
 
@@ -187,6 +187,20 @@ static void tell_bad(struct redis_call *call, const redisReply *reply)
 	coord_log(LOG_WARNING, "redis: the key %s holds no token", name);
 }
 
+/* Rights that were taken away. The first is told, and again after a time. */
+static void tell_refused(struct redis_session *rs, bool renewal, const redisReply *reply)
+{
+	char why[160];
+	uint64_t now = coord_now_ms(rs->loop);
+	uint64_t *told = &rs->told_refused_ms[renewal];
+	if (*told && now < *told + TELL_REFUSED_MS)
+		return;
+	*told = now;
+	redis_words(reply, why, sizeof(why));
+	coord_log(LOG_ERR, "redis: %s: the server refuses %s: %s", redis_link_peer(rs->link),
+		renewal ? "to renew what is held" : "a request", why);
+}
+
 static void call_reply(
 	struct redis_cmd *cmd, int status, enum coord_sent sent, const redisReply *reply)
 {
@@ -197,6 +211,8 @@ static void call_reply(
 	int r = status ? redis_status(status) : reply_status(reply);
 	if (r == -EBADMSG)
 		tell_bad(call, reply);
+	if (r == -EACCES && !call->rs->opening)
+		tell_refused(call->rs, false, reply);
 	r = call->answer(call, status ? NULL : reply, r);
 	if (r != REDIS_MORE)
 		call_end(call, r, !status && reply->type != REDIS_REPLY_ERROR);
@@ -231,8 +247,7 @@ static void open_end(struct redis_session *rs, int status)
 	struct coord_op *op = rs->opening;
 	rs->opening = NULL;
 	if (status && status != -EEXIST)
-		snprintf(op->error, sizeof(op->error), "%s",
-			rs->down_text[0] ? rs->down_text : strerror(-status));
+		coord_op_explain(op, "%s", rs->down_text[0] ? rs->down_text : strerror(-status));
 	if (status) {
 		redis_link_close(rs->link);
 	} else {
@@ -277,6 +292,16 @@ static void junk_replaced(const struct redis_session *rs, const redisReply *repl
 		LOG_WARNING, "redis: the key %s held nothing that a mount writes: replaced", text);
 }
 
+/* The server's words about why not. */
+static void open_words(struct redis_session *rs, const redisReply *reply)
+{
+	char words[160];
+	if (!reply || reply->type != REDIS_REPLY_ERROR)
+		return;
+	redis_words(reply, words, sizeof(words));
+	snprintf(rs->down_text, sizeof(rs->down_text), "%s: %s", redis_link_peer(rs->link), words);
+}
+
 static int open_answer(struct redis_call *call, const redisReply *reply, int r)
 {
 	struct redis_session *rs = call->rs;
@@ -284,8 +309,7 @@ static int open_answer(struct redis_call *call, const redisReply *reply, int r)
 		return r;
 	if (reply && r == -EEXIST)
 		r = open_refused(rs, call->op, reply);
-	if (reply && reply->type == REDIS_REPLY_ERROR)
-		snprintf(rs->down_text, sizeof(rs->down_text), "redis: %s", reply->str);
+	open_words(rs, reply);
 	if (reply && r == 0)
 		junk_replaced(rs, reply);
 	open_end(rs, r);
@@ -320,13 +344,67 @@ static void open_claim(struct redis_session *rs)
 		redis_call_run(call, REDIS_TRACKED, REDIS_SCRIPT_OPEN, &args);
 }
 
+static int rights_answer(struct redis_call *call, const redisReply *reply, int r)
+{
+	struct redis_session *rs = call->rs;
+	if (rs->opening != call->op)
+		return r;
+	struct coord_bytes commands = reply ? redis_bytes(reply, 1) : (struct coord_bytes){0};
+	struct coord_bytes keys = reply ? redis_bytes(reply, 2) : (struct coord_bytes){0};
+	open_words(rs, reply);
+	if (r == 0 && commands.len + keys.len) {
+		char text[2][160];
+		redis_printable(commands.data, commands.len, text[0], sizeof(text[0]));
+		redis_printable(keys.data, keys.len, text[1], sizeof(text[1]));
+		snprintf(rs->down_text, sizeof(rs->down_text),
+			"%s: the user has too few permissions: it may not %s%s%s%s",
+			redis_link_peer(rs->link), commands.len ? "run " : "", text[0],
+			commands.len && keys.len ? ", nor " : "", keys.len ? "use " : "");
+		size_t len = strlen(rs->down_text);
+		snprintf(rs->down_text + len, sizeof(rs->down_text) - len, "%s", text[1]);
+		r = -EACCES;
+	}
+	if (r)
+		open_end(rs, r);
+	else
+		open_claim(rs);
+	return REDIS_MORE;
+}
+
+/* A script that is refused in its middle leaves half of what it does: so we ask first. */
+static void open_rights(struct redis_session *rs)
+{
+	static const char *const more[] = {"SMEMBERS", "SCAN", "EVAL"};
+	char commands[REDIS_COMMANDS_MAX][REDIS_COMMAND_LEN];
+	struct coord_op *op = rs->opening;
+	struct redis_args args = {0};
+	struct redis_call *call = redis_call_of(rs, op, rights_answer);
+	struct coord_bytes member = coord_bytes_of(rs->config->member);
+	struct coord_bytes id = coord_bytes_of(rs->id), none = COORD_BYTES("");
+	redis_arg_number(&args, 5);
+	redis_arg(&args, redis_op_key(rs, op, REDIS_KEY_CLAIM, member));
+	redis_arg(&args, redis_op_key(rs, op, REDIS_KEY_SESSION, id));
+	redis_arg(&args, redis_op_key(rs, op, REDIS_KEY_TELL, id));
+	redis_arg(&args, redis_op_key(rs, op, REDIS_KEY_TOKEN, none));
+	redis_arg(&args, redis_op_key(rs, op, REDIS_KEY_GROUPS, none));
+	size_t n = redis_scripts_commands(commands);
+	for (size_t i = 0; i < n; i++)
+		redis_arg_text(&args, commands[i]);
+	for (size_t i = 0; i < sizeof(more) / sizeof(*more); i++)
+		redis_arg_text(&args, more[i]);
+	if (args.bad)
+		open_end(rs, -ENOMEM);
+	else
+		redis_call_run(call, REDIS_TRACKED, REDIS_SCRIPT_RIGHTS, &args);
+}
+
 static void link_up(void *user)
 {
 	struct redis_session *rs = user;
 	if (rs->closing)
 		return;
 	if (rs->opening && !rs->config->read_only) {
-		open_claim(rs);
+		open_rights(rs);
 		return;
 	}
 	if (rs->opening) {
@@ -507,6 +585,8 @@ static void part_reply(
 	int r = status ? redis_status(status) : redis_code_errno(reply);
 	if (!status && cmd->sent_ms < renewal->sent_ms)
 		renewal->sent_ms = cmd->sent_ms;
+	if (r == -EACCES)
+		tell_refused(renewal->rs, true, reply);
 	if (r == 0)
 		r = part_told(part, reply);
 	if (status && renewal->status == 0)

@@ -32,7 +32,7 @@ static bool open_failed(struct zk_session *zs, int rc, const char *what)
 	int status = zk_error(rc, &sent);
 	if (status == -EHOSTDOWN || status == -ETIMEDOUT)
 		return true;
-	snprintf(zs->open_op->error, sizeof(zs->open_op->error), "%s: %s", what, zerror(rc));
+	coord_op_explain(zs->open_op, "%s: %s", what, zerror(rc));
 	open_fail(zs, status);
 	return true;
 }
@@ -279,7 +279,7 @@ static void on_connected(void *user)
 		return;
 	}
 	if (zs->ttl_ms < LEASE_MIN_MS) {
-		snprintf(zs->open_op->error, sizeof(zs->open_op->error),
+		coord_op_explain(zs->open_op,
 			"the server gives sessions of %llu ms, %d is the least (maxSessionTimeout)",
 			(unsigned long long)zs->ttl_ms, LEASE_MIN_MS);
 		open_fail(zs, -EINVAL);
@@ -304,7 +304,7 @@ static void on_ended(void *user, bool auth_failed)
 		coord_session_event(zs->session, zs->epoch, COORD_EVENT_EXPIRED);
 		return;
 	}
-	snprintf(zs->open_op->error, sizeof(zs->open_op->error), "%s",
+	coord_op_explain(zs->open_op, "%s",
 		auth_failed ? "the server refused the user name and password"
 			    : "the session expired");
 	open_fail(zs, auth_failed ? -EACCES : -EHOSTDOWN);
@@ -325,7 +325,7 @@ static void resolved(void *user, const char *addresses, const char *why)
 	zs->resolving = NULL;
 	if (!addresses) {
 		_cleanup_free_ char *hosts = zk_hosts_text(&zs->hosts);
-		snprintf(op->error, sizeof(op->error), "%s: %s", hosts ? hosts : "", why);
+		coord_op_explain(op, "%s: %s", hosts ? hosts : "", why);
 		open_fail(zs, -EHOSTUNREACH);
 		return;
 	}
@@ -346,7 +346,7 @@ static void open_deadline(struct coord_timer *timer)
 {
 	struct zk_session *zs = coord_container(timer, struct zk_session, open_timer);
 	_cleanup_free_ char *hosts = zk_hosts_text(&zs->hosts);
-	snprintf(zs->open_op->error, sizeof(zs->open_op->error), "%s: %s", hosts ? hosts : "",
+	coord_op_explain(zs->open_op, "%s: %s", hosts ? hosts : "",
 		zs->conn && zs->conn->connected ? "the server does not answer"
 						: "no server answers there");
 	open_fail(zs, -EHOSTDOWN);

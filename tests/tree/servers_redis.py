@@ -704,6 +704,105 @@ class Hostile(lib.Redis):
             return False
 
 
+def user_of_the_docs(server, namespace):
+    """The line of the manual that makes a user, as words of a command."""
+    page = os.path.join(os.path.dirname(__file__), "../../docs/drivers/redis.md")
+    line = re.search(r"^ACL SETUSER tooz .*$", lib.read(page).decode(), re.M)[0]
+    words = line.replace("PASSWORD", "pw").replace("_tooz", namespace).split()
+    server(*words)
+    return words
+
+
+class Rights(Own, lib.Case):
+    """Users who may do what they must, and users who may not."""
+
+    OPTIONAL = ("script|load", "pexpiretime", "client|", "hello", "info", "ping", "select", "subscribe")
+
+    refused, begin, end = trouble.Refused.refused, trouble.Refused.begin, trouble.Refused.end
+
+    def setUp(self):
+        super().setUp()
+        self.words = user_of_the_docs(self.server, self.ns)
+        self.login = self.url().replace("://", "://tooz:pw@")
+
+    def use(self):
+        """Everything, also where one waits for another; the log has nothing to complain about."""
+        self.a, self.b = self.tree(self.login, OPTIONS), self.tree(self.login + "&db=0", OPTIONS)
+        trouble.Base.works(self)
+        os.mkdir(self.a("groups/g"))
+        lib.write(self.a("groups/g/m"), b"x")
+        holder, waiter = self.agent(), self.agent()
+        for mode, name in ((EX, "locks/l"), (SH, "locks/l"), (EX, "leaders/g")):
+            fd, other = holder.open_flock(self.a(name), RW, mode), waiter.open(self.b(name))
+            waiter.start("flock", other, EX)
+            waiter.wait_blocked()
+            holder.fsync(fd)
+            self.assertTrue(os.listdir(self.b(name.split("/")[0])))
+            lib.read(self.b(name))
+            holder.flock(fd, UN)
+            waiter.result()
+            waiter.flock(other, mode)
+            waiter.flock(other, UN)
+        fd = holder.open_flock(self.a("locks/l"), RW, SH)
+        holder.flock(fd, EX)
+        os.unlink(self.b("locks/l"))
+        self.fails(errno.EIO, holder.fsync, fd)
+        self.assertEqual(os.listdir(self.b("groups")), ["g"])
+        with lib.suppressed():
+            os.rmdir(self.b("groups/g"))
+        time.sleep(LEASE_S / 2)  # a renewal
+        os.unlink(self.a("groups/g/m"))
+        os.rmdir(self.a("groups/g"))
+        for tree in (self.a, self.b):
+            self.assertNotRegex(tree.read_log(), "(?i)perm|refuse|polling")
+            tree.stop()
+        left = [x for x in self.server("KEYS", "*") if b"token" not in x]
+        self.assertEqual(left, [], "a trace")
+
+    state = trouble.Base.state
+
+    def test_user_of_the_docs(self):
+        self.use()
+
+    def test_what_is_asked_for(self):
+        """Each right of the line is needed, and a mount without it is refused before it writes."""
+        rights = [x[1:] for x in self.words if x.startswith("+")]
+        needed = [x for x in rights if not x.startswith(self.OPTIONAL)]
+        self.assertGreater(len(needed), 30)
+        for right in needed:
+            self.server("ACL", "SETUSER", "tooz", "-" + right)
+            with self.subTest(right=right):
+                self.refused(self.login, right)
+            self.server("ACL", "SETUSER", "tooz", "+" + right)
+        self.assertEqual(self.server("KEYS", "*"), [])
+        for pattern, word in (("~other*", "toozfs"), (f"~{self.ns}:*", "_groups")):
+            self.server("ACL", "SETUSER", "tooz", "resetkeys", pattern)
+            self.refused(self.login, word)
+        self.assertEqual(self.server("KEYS", "*"), [])
+
+    def test_optional_rights(self):
+        rights = [x[1:] for x in self.words if x.startswith("+")]
+        for right in rights:
+            if right.startswith(self.OPTIONAL):
+                self.server("ACL", "SETUSER", "tooz", "-" + right)
+                self.tree(self.login, OPTIONS).stop()
+                self.server("ACL", "SETUSER", "tooz", "+" + right)
+
+    def test_taken_away(self):
+        """Inside a script: EACCES, and the log has the server's words."""
+        tree = self.tree(self.login, OPTIONS)
+        os.mkdir(tree("groups/g"))
+        fd = self.open(tree("locks/l"))
+        fcntl.flock(fd, EX)
+        self.server("ACL", "SETUSER", "tooz", "-hset")
+        self.fails(errno.EACCES, lib.write, tree("groups/g/m"), b"x")
+        self.assertRegex(tree.read_log(), "refuses.*can't run|refuses.*hset")
+        self.server("ACL", "SETUSER", "tooz", "-pexpire")
+        lib.wait_until(lambda: lib.read(tree(".tooz/state")) != b"connected\n", "the loss")
+        self.assertEqual(tree.read_log().count("the server refuses a request"), 1, tree.read_log())
+        self.assertEqual(tree.read_log().count("the server refuses to renew"), 1, tree.read_log())
+
+
 class Sentinel(lib.Case):
     kind = "redis"
 
