@@ -23,16 +23,32 @@ static void open_fail(struct zk_session *zs, int status)
 	zk_session_close(zs, op, status);
 }
 
+static void claim_read(struct zk_req *req);
+
+/* Nodes show neither who made them nor what is asked for. A node that cannot be made is its parent's matter. */
+static void explain_access(const struct zk_session *zs, const char *path, bool parent)
+{
+	size_t len = strlen(path);
+	while (parent && len > 1 && path[--len] != '/')
+		;
+	coord_op_explain(zs->open_op, "%.*s: made by another user, or with another password",
+		(int)(len ? len : 1), path);
+}
+
 /* A step went wrong for good? A connection that was lost comes back by itself. */
-static bool open_failed(struct zk_session *zs, int rc, const char *what)
+static bool open_failed(struct zk_session *zs, const struct zk_req *req, const char *what)
 {
 	enum coord_sent sent;
+	int rc = req->rc;
 	if (rc == ZOK || rc == ZNODEEXISTS)
 		return false;
 	int status = zk_error(rc, &sent);
 	if (status == -EHOSTDOWN || status == -ETIMEDOUT)
 		return true;
-	coord_op_explain(zs->open_op, "%s: %s", what, zerror(rc));
+	if (rc == ZNOAUTH)
+		explain_access(zs, req->path, req->done != claim_read);
+	else
+		coord_op_explain(zs->open_op, "%s: %s", what, zerror(rc));
 	open_fail(zs, status);
 	return true;
 }
@@ -106,7 +122,7 @@ static void claimed(struct zk_req *req)
 			open_fail(zs, -EAGAIN);
 		return;
 	}
-	if (open_failed(zs, req->rc, "the member id cannot be claimed"))
+	if (open_failed(zs, req, "the member id cannot be claimed"))
 		return;
 	zs->claimed = true;
 	open_end(zs);
@@ -141,7 +157,7 @@ static void claim_read(struct zk_req *req)
 			open_fail(zs, -EAGAIN);
 		return;
 	}
-	if (open_failed(zs, req->rc, "the claim on the member id cannot be read"))
+	if (open_failed(zs, req, "the claim on the member id cannot be read"))
 		return;
 	struct coord_bytes text = req->data;
 	char password[PASSWORD] = {0};
@@ -183,7 +199,7 @@ static void claim_made(struct zk_req *req)
 		open_unsent(zs, zk_get(zs, zs->open_op, req->path, false, claim_read, NULL));
 		return;
 	}
-	if (open_failed(zs, req->rc, "the member id cannot be claimed"))
+	if (open_failed(zs, req, "the member id cannot be claimed"))
 		return;
 	zs->claimed = true;
 	open_end(zs);
@@ -225,7 +241,7 @@ static void made(struct zk_req *req)
 	struct zk_op *zo = zk_op_of(zs->open_op);
 	char what[ZK_PATH_MAX + 32];
 	snprintf(what, sizeof(what), "%s cannot be made", req->path);
-	if (open_failed(zs, req->rc, what) || --zo->left > 0)
+	if (open_failed(zs, req, what) || --zo->left > 0)
 		return;
 	claim_send(zs);
 }
@@ -236,7 +252,7 @@ static void looked(struct zk_req *req)
 	struct zk_op *zo = zk_op_of(zs->open_op);
 	bool *missing = req->user;
 	*missing = req->rc == ZNONODE;
-	if (req->rc != ZNONODE && open_failed(zs, req->rc, "the server does not answer"))
+	if (req->rc != ZNONODE && open_failed(zs, req, "the server does not answer"))
 		return;
 	if (--zo->left > 0)
 		return;
