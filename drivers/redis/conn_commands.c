@@ -266,8 +266,9 @@ static void break_garbage(struct redis_conn *self)
 		redis_conn_break(self, -EPROTO, "an answer is too large");
 	else if (self->spoke)
 		redis_conn_break(self, -EPROTO, "garbage in an answer (%s)", what);
-	else
-		redis_conn_break(self, -EPROTO, "not a redis server (%s)", what);
+	else /* An alert of TLS begins so. */
+		redis_conn_break(self, -EPROTO, "not a redis server (%s)%s", what,
+			strstr(what, "\"\\x15\"") ? ": is it one with TLS (ssl=true)?" : "");
 }
 
 void redis_conn_received(struct redis_conn *self, const char *data, size_t len)
