@@ -317,11 +317,10 @@ static int open_answer(struct redis_call *call, const redisReply *reply, int r)
 }
 
 /* The keys of the claim and of the session. */
-static void claim_args(struct redis_session *rs, struct coord_op *op, struct redis_args *args)
+static void claim_args(const struct redis_session *rs, struct redis_args *args)
 {
-	struct coord_bytes member = coord_bytes_of(rs->config->member);
-	redis_arg(args, redis_op_key(rs, op, REDIS_KEY_CLAIM, member));
-	redis_arg(args, redis_op_key(rs, op, REDIS_KEY_SESSION, coord_bytes_of(rs->id)));
+	redis_arg(args, rs->claim);
+	redis_arg(args, rs->own);
 	redis_arg_text(args, rs->id);
 }
 
@@ -332,7 +331,7 @@ static void open_claim(struct redis_session *rs)
 	char identity[COORD_IDENTITY_MAX];
 	struct redis_call *call = redis_call_of(rs, op, open_answer);
 	size_t len = coord_identity_format(&rs->config->identity, identity);
-	claim_args(rs, op, &args);
+	claim_args(rs, &args);
 	redis_arg(&args, (struct coord_bytes){identity, len});
 	redis_arg_number(&args, rs->ttl_ms);
 	redis_arg_text(&args, rs->config->member);
@@ -379,12 +378,11 @@ static void open_rights(struct redis_session *rs)
 	struct coord_op *op = rs->opening;
 	struct redis_args args = {0};
 	struct redis_call *call = redis_call_of(rs, op, rights_answer);
-	struct coord_bytes member = coord_bytes_of(rs->config->member);
-	struct coord_bytes id = coord_bytes_of(rs->id), none = COORD_BYTES("");
+	const struct coord_bytes none = COORD_BYTES("");
 	redis_arg_number(&args, 5);
-	redis_arg(&args, redis_op_key(rs, op, REDIS_KEY_CLAIM, member));
-	redis_arg(&args, redis_op_key(rs, op, REDIS_KEY_SESSION, id));
-	redis_arg(&args, redis_op_key(rs, op, REDIS_KEY_TELL, id));
+	redis_arg(&args, rs->claim);
+	redis_arg(&args, rs->own);
+	redis_arg(&args, rs->tell);
 	redis_arg(&args, redis_op_key(rs, op, REDIS_KEY_TOKEN, none));
 	redis_arg(&args, redis_op_key(rs, op, REDIS_KEY_GROUPS, none));
 	size_t n = redis_scripts_commands(commands);
@@ -505,7 +503,7 @@ static void redis_close(struct coord_session *session, struct coord_op *op)
 	struct redis_cmd *cmds = coord_op_alloc(op, (holds_len(rs) + 1) * sizeof(*cmds));
 	struct redis_hold *hold;
 	redis_beats_adopted_done(rs);
-	claim_args(rs, op, &args);
+	claim_args(rs, &args);
 	if (!redis_link_is_up(rs->link) || !cmds || args.bad) {
 		redis_link_close(rs->link);
 		op->sent = COORD_SENT_NO;
@@ -537,13 +535,21 @@ struct renewal {
 	size_t sent, answered;
 	int status;
 	bool complete; /* all were sent */
+	uint32_t epoch;
 };
 
 static void renewal_end(struct renewal *renewal)
 {
 	struct coord_op *op = renewal->op;
+	struct redis_session *rs = renewal->rs;
 	if (!renewal->complete || renewal->answered < renewal->sent)
 		return;
+	bool expired = renewal->status == -ESTALE && renewal->epoch == rs->epoch;
+	if (expired)
+		coord_log(LOG_ERR,
+			"redis: %s: the claim on the member id is gone: the server was emptied, or "
+			"another mount took it over",
+			redis_link_peer(rs->link));
 	if (op) {
 		op->ttl_ms = renewal->rs->ttl_ms;
 		op->sent = renewal->how;
@@ -552,9 +558,13 @@ static void renewal_end(struct renewal *renewal)
 		coord_op_fail(op, renewal->status);
 	}
 	redis_piece_free(renewal);
+	/* Last: it ends all that is the epoch's. */
+	if (expired && !op)
+		coord_session_event(rs->session, rs->epoch, COORD_EVENT_EXPIRED);
 }
 
-/* Each of the part is alive, or gone, or has to be asked about again. */
+/* Each of the part is alive, or gone, or has to be asked about again. Of a session that is gone, of which the
+ * first part tells, no single loss is told: with a new session members are joined again. */
 static int part_told(struct part *part, const redisReply *reply)
 {
 	struct redis_session *rs = part->renewal->rs;
@@ -571,7 +581,7 @@ static int part_told(struct part *part, const redisReply *reply)
 					  : rs->options.membership_timeout_ms;
 		if (redis_integer(reply, 1 + i) == 1)
 			coord_grant_renewed(rs->session, hold->grant, part->cmd.sent_ms, ttl);
-		else if (redis_integer(reply, 1 + i) == 0)
+		else if (redis_integer(reply, 1 + i) == 0 && part->renewal->status != -ESTALE)
 			redis_hold_lost(rs, hold);
 	}
 	return 0;
@@ -719,7 +729,7 @@ static void renew_claim(struct renewal *renewal)
 	struct part *part = part_new(renewal);
 	if (!part)
 		return;
-	claim_args(rs, renewal->op, &args);
+	claim_args(rs, &args);
 	redis_arg_number(&args, rs->ttl_ms);
 	redis_arg(&args, (struct coord_bytes){
 				 identity, coord_identity_format(&rs->config->identity, identity)});
@@ -739,6 +749,7 @@ static struct renewal *renewal_new(struct redis_session *rs, struct coord_op *op
 	if (!renewal)
 		return NULL;
 	renewal->rs = rs;
+	renewal->epoch = rs->epoch;
 	renewal->op = op;
 	renewal->sent_ms = UINT64_MAX;
 	renewal->how = COORD_SENT_ANSWERED;
@@ -778,6 +789,7 @@ static void tell_reply(
 	if (status)
 		return;
 	if (renewal) {
+		renew_claim(renewal);
 		renew_members(renewal);
 		renewal->complete = true;
 		renewal_end(renewal);
@@ -803,6 +815,19 @@ static void tell_watch(struct redis_session *rs)
 
 /* ---- The session ---- */
 
+static int make_key(const struct redis_session *rs, enum redis_key kind, struct coord_bytes name,
+	struct coord_bytes *ret)
+{
+	char key[REDIS_KEY_MAX];
+	size_t len = redis_key(&rs->keys, kind, name, key);
+	char *copy = malloc(len);
+	if (!copy)
+		return -ENOMEM;
+	memcpy(copy, key, len);
+	*ret = (struct coord_bytes){copy, len};
+	return 0;
+}
+
 static int redis_configure(
 	struct coord_session *session, const struct coord_config *config, char **ret_error)
 {
@@ -826,12 +851,11 @@ static int redis_configure(
 	r = redis_keys_init(&rs->keys, rs->options.name_space, rs->options.dialect);
 	if (r)
 		return r;
-	char tell[REDIS_KEY_MAX];
-	rs->tell.len = redis_key(&rs->keys, REDIS_KEY_TELL, coord_bytes_of(rs->id), tell);
-	rs->tell.data = malloc(rs->tell.len);
-	if (!rs->tell.data)
+	struct coord_bytes id = coord_bytes_of(rs->id), member = coord_bytes_of(config->member);
+	if (make_key(rs, REDIS_KEY_TELL, id, &rs->tell) ||
+		make_key(rs, REDIS_KEY_CLAIM, member, &rs->claim) ||
+		make_key(rs, REDIS_KEY_SESSION, id, &rs->own))
 		return -ENOMEM;
-	memcpy((char *)rs->tell.data, tell, rs->tell.len);
 	redis_scripts_prepare(rs->scripts);
 	return redis_link_new(rs->loop, &rs->options, rs->scripts, REDIS_SCRIPTS, &hooks, rs,
 		&rs->link, ret_error);
@@ -851,6 +875,8 @@ static void redis_session_free(struct coord_session *session)
 	coord_table_done(&rs->owners);
 	redis_keys_done(&rs->keys);
 	free((char *)rs->tell.data);
+	free((char *)rs->claim.data);
+	free((char *)rs->own.data);
 	redis_options_done(&rs->options);
 	rs->session = NULL;
 }

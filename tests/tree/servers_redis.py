@@ -567,6 +567,36 @@ class Keys(Own, trouble.Base, lib.Case):
             os.rmdir(self.b("groups/g"))
 
 
+class Forgotten(Own, lib.Case):
+    """A server that loses its data, and has the groups again at once."""
+
+    def setUp(self):
+        super().setUp()
+        self.a, self.b = self.tree(self.url(), OPTIONS), self.tree(self.url(), OPTIONS)
+        os.mkdir(self.a("groups/g"))
+        lib.write(self.a("groups/g/m"), b"caps")
+
+    def test_members_are_joined_again(self):
+        """Whichever answer comes first, of the members or of the session that they belong to."""
+        for _ in range(3):
+            with self.server.connect() as c:
+                c("MULTI")
+                c("FLUSHALL")
+                c("SADD", f"{self.ns}_groups", "g")
+                c("HSET", f"{self.ns}_group:g", "__created__", "1")
+                c("EXEC")
+            lib.wait_until(lambda: os.listdir(self.b("groups/g")) == ["m"], "the member")
+            self.assertEqual(lib.read(self.b("groups/g/m")), b"caps")
+        self.assertNotIn("removed by somebody", self.a.read_log())
+        self.assertIn("the claim on the member id is gone", self.a.read_log())
+
+    def test_removed_by_another(self):
+        """One member alone is another matter: it is not joined again."""
+        self.server("HDEL", f"{self.ns}_group:g", "m")
+        lib.wait_until(lambda: "removed by somebody" in self.a.read_log(), "the word")
+        self.assertEqual(os.listdir(self.b("groups/g")), [])
+
+
 class Large(lib.Redis):
     def test_large_group(self):
         """More than one answer may have: the names are there, and each member by itself."""
