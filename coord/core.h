@@ -197,6 +197,7 @@ struct coord_session {
 	uint32_t epoch;
 	bool open; /* the driver's open succeeded and no close was begun */
 	bool connected; /* as the driver says */
+	bool refused; /* not connected because we are not let in any more */
 	bool closing;
 	uint64_t ttl_ms, until_ms; /* of the session where anything is leased; 0: no lease */
 	struct coord_op *session_op; /* open, close or renew that runs */
@@ -245,6 +246,7 @@ void core_set_state(struct coord *, enum coord_state);
 void core_count_latency(struct coord *, enum coord_call, uint64_t us);
 /* Something that a stop waits for may have ended. */
 void core_stop_check(struct coord *);
+int core_away(const struct coord *); /* what calls end with that nobody answered */
 bool core_leased(const struct coord *); /* any kind is a lease */
 uint64_t core_margin_ms(uint64_t ttl_ms);
 uint64_t core_grace_ms(uint64_t ttl_ms);

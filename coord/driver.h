@@ -288,8 +288,14 @@ static inline void coord_op_fail(struct coord_op *op, int status)
 	coord_op_done(op);
 }
 
-/* Facts about the session of that epoch; an older epoch's are ignored. */
-enum coord_event { COORD_EVENT_DISCONNECTED, COORD_EVENT_CONNECTED, COORD_EVENT_EXPIRED };
+/* Facts about the session of that epoch; an older epoch's are ignored. REFUSED, while it is disconnected: the
+ * backend answers, and does not let us in any more; calls end with -EACCES until it is connected. */
+enum coord_event {
+	COORD_EVENT_DISCONNECTED,
+	COORD_EVENT_CONNECTED,
+	COORD_EVENT_REFUSED,
+	COORD_EVENT_EXPIRED
+};
 void coord_session_event(struct coord_session *, uint32_t epoch, enum coord_event);
 
 /* The grant is gone from the backend: broken, overwritten, or its lease is over. Named by its parts,

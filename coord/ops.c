@@ -519,7 +519,7 @@ static void req_deadline(struct coord_timer *timer)
 		coord->stalled = true;
 		coord->probe_ms = coord_now_ms(coord->loop) + PROBE_MS;
 	}
-	core_req_answer(req, coord->session.connected ? -ETIMEDOUT : -EHOSTDOWN, NULL, 0);
+	core_req_answer(req, core_away(coord), NULL, 0);
 }
 
 struct coord_req *core_req_new(struct coord *coord, coord_reply_fn *fn, void *user)
@@ -588,7 +588,7 @@ bool core_req_refused(struct coord_req *req)
 		coord->probe_ms = now + PROBE_MS;
 		return false;
 	}
-	core_req_answer_later(req, coord->session.connected ? -ETIMEDOUT : -EHOSTDOWN);
+	core_req_answer_later(req, core_away(coord));
 	return true;
 }
 

@@ -33,6 +33,13 @@ uint64_t core_margin_ms(uint64_t ttl_ms)
 	return ttl_ms / 6 > least ? ttl_ms / 6 : least;
 }
 
+int core_away(const struct coord *coord)
+{
+	if (coord->session.connected)
+		return -ETIMEDOUT;
+	return coord->session.refused ? -EACCES : -EHOSTDOWN;
+}
+
 bool core_leased(const struct coord *coord)
 {
 	const enum coord_loss *loss = coord->driver->loss;
@@ -336,6 +343,7 @@ static void session_opened(struct coord *coord, struct coord_op *op)
 {
 	struct coord_session *session = &coord->session;
 	session->open = session->connected = true;
+	session->refused = false;
 	session->backoff_ms = 0;
 	session->claim_until_ms = 0;
 	coord_timer_stop(coord->loop, &session->open_timer);
@@ -411,6 +419,7 @@ static void open_done(struct coord_op *op, void *user)
 		char text[1024];
 		snprintf(text, sizeof(text), "%s", op->error ? op->error : strerror(-op->status));
 		bool again = op->status == -EEXIST && claim_refused(coord, op, text, sizeof(text));
+		session->refused = op->status == -EACCES;
 		if (!again && coord->ready) {
 			coord_log(LOG_WARNING, "cannot open the session again: %s", text);
 			session->backoff_ms =
@@ -526,6 +535,7 @@ void coord_session_event(struct coord_session *session, uint32_t epoch, enum coo
 			return;
 		coord_log(LOG_NOTICE, "the connection to the backend is back");
 		session->connected = true;
+		session->refused = false;
 		coord->stalled = false;
 		coord->counters.reconnects++;
 		core_set_state(coord, COORD_CONNECTED);
@@ -536,6 +546,9 @@ void coord_session_event(struct coord_session *session, uint32_t epoch, enum coo
 		core_members_epoch(coord);
 		core_locks_resume(coord);
 		core_ops_run(coord);
+		break;
+	case COORD_EVENT_REFUSED:
+		session->refused = true;
 		break;
 	case COORD_EVENT_EXPIRED:
 		coord_log(LOG_ERR, "the session with the backend has ended: lost");

@@ -111,7 +111,7 @@ static void login_refused(struct redis_conn *self, const redisReply *reply)
 	if (!tells_password(reply, self->endpoint.password))
 		redis_printable(reply->str, reply->len, what, sizeof(what));
 	if (redis_error_is(reply, "WRONGPASS") || strstr(reply->str, "invalid password"))
-		redis_conn_break(self, -EACCES, "wrong user or password");
+		redis_conn_break(self, -EACCES, "wrong user or password (%s)", what);
 	else if (redis_error_is(reply, "ERR"))
 		redis_conn_break(self, -EACCES, "AUTH refused: %s", what);
 	else

@@ -426,6 +426,8 @@ static void link_down(void *user, int status, const char *text)
 	if (rs->closing)
 		return;
 	coord_session_event(rs->session, rs->epoch, COORD_EVENT_DISCONNECTED);
+	if (status == -EACCES)
+		coord_session_event(rs->session, rs->epoch, COORD_EVENT_REFUSED);
 }
 
 static void link_invalidated(void *user, struct coord_bytes key)

@@ -54,7 +54,7 @@ class Refused(trouble.Refused, lib.Case):
     def test_wrong_password(self):
         server = self.redis(password="right-one")
         url = server.url().replace("right-one", "wrong-one")
-        self.refused(url, "auth", "password", secret="wrong-one")
+        self.refused(url, "WRONGPASS", secret="wrong-one")
         self.refused(re.sub("://.*@", "://", url), "auth", "password")
         self.tree(server.url(), OPTIONS)
 
@@ -293,6 +293,18 @@ class Trouble(Own, trouble.Trouble, lib.Case):
             c("CONFIG", "SET", "requirepass", "")
         self.keeps(self.holder, self.fd)
         self.served()
+        self.works()
+
+    def test_password_changed_for_long(self):
+        """Not away, but closed: calls say so while the lease lives, and when it is over."""
+        with self.server.connect() as c:
+            c("CONFIG", "SET", "requirepass", "another")
+            c("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+            lib.wait_until(lambda: "a password is needed" in self.a.read_log(), "the refusal")
+            for _ in range(2):
+                self.fails(errno.EACCES, os.mkdir, self.a("groups/g"))
+                self.state(self.a, "lost")
+            c("CONFIG", "SET", "requirepass", "")
         self.works()
 
     def test_clients_paused(self):
