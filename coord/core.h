@@ -197,6 +197,10 @@ struct coord_session {
 	uint32_t epoch;
 	bool open; /* the driver's open succeeded and no close was begun */
 	bool connected; /* as the driver says */
+	char told
+		[256]; /* why it could not be opened again, as the log was told last; "": it was not */
+	uint64_t told_ms;
+	unsigned untold; /* attempts since then */
 	bool refused; /* not connected because we are not let in any more */
 	bool closing;
 	uint64_t ttl_ms, until_ms; /* of the session where anything is leased; 0: no lease */

@@ -18,6 +18,7 @@
 #include <syslog.h>
 
 enum { BACKOFF_MIN_MS = 100, BACKOFF_MAX_MS = 5000, CLAIM_POLL_MS = 200 };
+enum { TELL_AGAIN_MS = 600000 };
 
 static void session_open(struct coord *coord, unsigned flags);
 static void session_lost(struct coord *coord);
@@ -344,6 +345,7 @@ static void session_opened(struct coord *coord, struct coord_op *op)
 	struct coord_session *session = &coord->session;
 	session->open = session->connected = true;
 	session->refused = false;
+	session->told[0] = '\0';
 	session->backoff_ms = 0;
 	session->claim_until_ms = 0;
 	coord_timer_stop(coord->loop, &session->open_timer);
@@ -405,6 +407,25 @@ static bool claim_refused(struct coord *coord, const struct coord_op *op, char *
 	return false;
 }
 
+/* An outage may last for days: the first attempt is told, a new reason, and now and then that it goes on. */
+static void tell_reopen(struct coord *coord, const char *text)
+{
+	struct coord_session *session = &coord->session;
+	uint64_t now = coord_now_ms(coord->loop);
+	bool same = strncmp(session->told, text, sizeof(session->told) - 1) == 0;
+	session->untold++;
+	if (same && now < session->told_ms + TELL_AGAIN_MS)
+		return;
+	char count[48] = "";
+	if (same)
+		snprintf(count, sizeof(count), " (%u more attempts)", session->untold);
+	coord_log(LOG_WARNING, "cannot open the session again: %s%s", text, count);
+	snprintf(
+		session->told, sizeof(session->told), "%.*s", (int)sizeof(session->told) - 1, text);
+	session->told_ms = now;
+	session->untold = 0;
+}
+
 static void open_done(struct coord_op *op, void *user)
 {
 	struct coord *coord = user;
@@ -421,7 +442,7 @@ static void open_done(struct coord_op *op, void *user)
 		bool again = op->status == -EEXIST && claim_refused(coord, op, text, sizeof(text));
 		session->refused = op->status == -EACCES;
 		if (!again && coord->ready) {
-			coord_log(LOG_WARNING, "cannot open the session again: %s", text);
+			tell_reopen(coord, text);
 			session->backoff_ms =
 				session->backoff_ms ? session->backoff_ms * 2 : BACKOFF_MIN_MS;
 			if (session->backoff_ms > BACKOFF_MAX_MS)

@@ -174,10 +174,9 @@ static void on_broken(void *user, int status, const char *text)
 {
 	struct redis_conn *self = user;
 	char all[REDIS_TEXT_MAX];
-	const char *hint = !is_mute(self)       ? ""
-			   : self->endpoint.tls ? " before it answered: is it a redis server?"
-						: " before it answered: is it a redis server? "
-						  "With TLS (ssl=true)?";
+	const char *hint = is_mute(self) ? " before it answered: is it a redis server? With TLS "
+					   "(ssl=true)?"
+					 : "";
 	snprintf(all, sizeof(all), "%s%s", text, hint);
 	conn_break_text(self, status, all);
 }

@@ -235,12 +235,21 @@ static bool is_message(const redisReply *reply)
 	       strcmp(reply->element[0]->str, "message") == 0;
 }
 
+/* Said to whoever connects, and so before the answer to anything. */
+static bool is_full(const struct redis_conn *self, const redisReply *reply)
+{
+	return !self->spoke && reply->type == REDIS_REPLY_ERROR &&
+	       strcmp(reply->str, "ERR max number of clients reached") == 0;
+}
+
 static void conn_reply(struct redis_conn *self, const redisReply *reply)
 {
-	self->spoke = true;
 	self->pending = self->checked = 0;
 	if (self->hooks->message && is_message(reply)) {
 		self->hooks->message(self->user, reply);
+	} else if (is_full(self, reply)) {
+		redis_conn_break(
+			self, -EHOSTDOWN, "%s (a mount needs up to three connections)", reply->str);
 	} else if (self->first < self->written) {
 		answer(self, reply);
 	} else if (reply->type == REDIS_REPLY_ERROR) {
@@ -251,6 +260,7 @@ static void conn_reply(struct redis_conn *self, const redisReply *reply)
 	} else {
 		redis_conn_break(self, -EPROTO, "an answer that nobody asked for");
 	}
+	self->spoke = true;
 }
 
 static bool conn_alive(const struct redis_conn *self)

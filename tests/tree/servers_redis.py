@@ -145,6 +145,32 @@ class Refused(trouble.Refused, lib.Case):
         self.tree(url, OPTIONS)
         agent.result()
 
+    def test_no_slot_left(self):
+        """A mount has three connections; the server says no to whichever is too many."""
+        server = self.redis(options=["maxclients 10"])
+        others = [server.connect() for _ in range(10)]
+        for free in (0, 1, 2):
+            while len(others) > 10 - free:
+                others.pop().close()
+                lib.wait_until(lambda: f"connected_clients:{len(others)}".encode() in others[0]("INFO"),
+                               "a free slot")
+            self.refused(server.url(), "max number of clients reached (a mount needs")
+        for other in others:
+            other.close()
+        self.tree(server.url(), OPTIONS)
+
+    def test_reason_is_said_once(self):
+        mount, path, _ = self.begin(f"redis://127.0.0.1:{servers.free_port()}")
+        text = mount.communicate(timeout=6 * lib.PATIENCE_S)[1]
+        self.assertEqual(text.count("Connection refused"), 1, text)
+        os.rmdir(path)
+
+    def test_sentinels_each_with_its_reason(self):
+        dead, other = servers.free_port(), self.redis()
+        mount = self.begin(f"redis://127.0.0.1:{dead}?sentinel=m&sentinel_fallback=127.0.0.1:{other.port}")
+        text = mount[0].communicate(timeout=6 * lib.PATIENCE_S)[1]
+        self.assertRegex(text, f"{dead}: Connection refused; sentinel 127.0.0.1:{other.port}: not a sent")
+
     def test_sentinel_that_knows_nothing(self):
         server = self.redis()
         self.refused(server.url() + "&sentinel=mymaster")
