@@ -285,15 +285,32 @@ static void open_look(struct zk_session *zs)
 
 /* ---- The connection ---- */
 
+/* The lease is shorter than who mounted it expects. */
+static void warn_of_ttl(struct zk_session *zs)
+{
+	uint64_t asked = coord_session_config(zs->session)->membership_timeout_ms;
+	if (zs->ttl_ms >= asked || zs->ttl_ms < LEASE_MIN_MS || zs->warned_ttl)
+		return;
+	zs->warned_ttl = true;
+	coord_log(LOG_WARNING,
+		"zookeeper: %s: gives sessions of %.15g s where %.15g s were asked for "
+		"(maxSessionTimeout)",
+		zoo_get_current_server(zs->conn->zh), (double)zs->ttl_ms / 1000,
+		(double)asked / 1000);
+}
+
 static void on_connected(void *user)
 {
 	struct zk_session *zs = user;
 	zs->sid = zoo_client_id(zs->conn->zh)->client_id;
 	zs->ttl_ms = (uint64_t)zoo_recv_timeout(zs->conn->zh);
+	coord_log(zs->open_op ? LOG_INFO : LOG_NOTICE, "zookeeper: %s: connected",
+		zoo_get_current_server(zs->conn->zh));
 	if (!zs->open_op) {
 		zk_session_connected(zs);
 		return;
 	}
+	warn_of_ttl(zs);
 	if (zs->ttl_ms < LEASE_MIN_MS) {
 		coord_op_explain(zs->open_op,
 			"the server gives sessions of %llu ms, %d is the least (maxSessionTimeout)",
@@ -307,8 +324,11 @@ static void on_connected(void *user)
 static void on_disconnected(void *user)
 {
 	struct zk_session *zs = user;
-	if (zs->open)
-		coord_session_event(zs->session, zs->epoch, COORD_EVENT_DISCONNECTED);
+	if (!zs->open)
+		return;
+	coord_log(
+		LOG_WARNING, "zookeeper: %s", *zk_conn_words() ? zk_conn_words() : "disconnected");
+	coord_session_event(zs->session, zs->epoch, COORD_EVENT_DISCONNECTED);
 }
 
 static void on_ended(void *user, bool auth_failed)
@@ -362,9 +382,12 @@ static void open_deadline(struct coord_timer *timer)
 {
 	struct zk_session *zs = coord_container(timer, struct zk_session, open_timer);
 	_cleanup_free_ char *hosts = zk_hosts_text(&zs->hosts);
-	coord_op_explain(zs->open_op, "%s: %s", hosts ? hosts : "",
-		zs->conn && zs->conn->connected ? "the server does not answer"
-						: "no server answers there");
+	const char *why = zk_conn_words();
+	if (zs->conn && zs->conn->connected)
+		coord_op_explain(zs->open_op, "%s: the server does not answer", hosts ? hosts : "");
+	else
+		coord_op_explain(zs->open_op, "%s: no server answers there%s%s%s",
+			hosts ? hosts : "", *why ? " (" : "", why, *why ? ")" : "");
 	open_fail(zs, -EHOSTDOWN);
 }
 

@@ -37,7 +37,22 @@ class Refused(trouble.Refused, lib.Case):
             other = servers.shared("redis")
         except servers.Missing as missing:
             self.skipTest(str(missing))
-        self.refused(f"zookeeper://127.0.0.1:{other.port}")
+        self.refused(f"zookeeper://127.0.0.1:{other.port}",
+                     f"127.0.0.1:{other.port}: accepts the connection and says nothing")
+        self.refused(self.listener(b"", close=True), "closes the connection")
+
+    def test_not_a_server(self):
+        """Named by its address, with what it said."""
+        url = self.listener(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        self.refused(url, url.split("//")[1] + ": not a ZooKeeper server (it says 'HTTP/1.1 400")
+        port = servers.free_port()
+        self.refused(f"zookeeper://127.0.0.1:{port}", f"127.0.0.1:{port}: server refused")
+
+    def test_shorter_sessions(self):
+        server = lib.server("zookeeper")
+        tree = self.tree(server.url(), "timeout=3600")
+        self.assertRegex(tree.read_log(), "gives sessions of .* where 3600 s were asked for")
+        self.assertNotIn("gives sessions", self.tree(server.url(), OPTIONS).read_log())
 
     def test_wrong_password(self):
         """The namespace belongs to somebody: who is not that one is told so."""
@@ -150,6 +165,7 @@ class Trouble(Own, trouble.Trouble, lib.Case):
         self.hold()
         self.server.kill()
         self.loses(self.holder, self.fd)
+        self.assertRegex(self.b.read_log(), rf"127.0.0.1:{self.server.port}: .* \(")
         for agent in self.waiters:
             self.assertFalse(agent.done())
         self.server.start()
