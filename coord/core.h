@@ -114,6 +114,7 @@ struct core_grant {
 	bool held; /* the backend granted it; renewals and losses concern it */
 	bool exclusive_for_good; /* a downgrade failed: it serves the sharers here only */
 	struct core_release release;
+	bool late; /* its lease was over before it was renewed */
 	bool gone; /* the driver said that it is, perhaps before the answer that granted it */
 	void *owner; /* the core_lock or the membership */
 	_Alignas(8) char data[];

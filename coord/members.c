@@ -575,6 +575,8 @@ void core_members_grant_lost(struct core_grant *grant)
 	membership_dropped(membership);
 	if (!membership->rejoining)
 		log_member(membership, "was removed by somebody else");
+	else if (grant->late)
+		log_member(membership, "is joined again: its lease was not renewed in time");
 	if (!membership->op)
 		coord_loop_defer(coord->loop, &membership->start);
 }

@@ -59,7 +59,7 @@ static uint64_t lease_until(uint64_t sent_ms, uint64_t ttl_ms)
 static void grant_until(struct coord_timer *timer)
 {
 	struct core_grant *grant = coord_container(timer, struct core_grant, until);
-	coord_log(LOG_ERR, "a lease was not renewed in time: lost");
+	grant->late = true;
 	core_grant_lost(grant);
 }
 

@@ -192,7 +192,9 @@ static void conn_connect(struct redis_conn *self, const struct addrinfo *list)
 		.addresses = list,
 		.tls = self->endpoint.tls,
 		.server_name = self->host,
-		.connect_ms = self->endpoint.connect_ms,
+		/* With TLS the stream ends first, because it knows what it waits for. */
+		.connect_ms = self->endpoint.connect_ms -
+			      (self->endpoint.tls ? self->endpoint.connect_ms / 16 : 0),
 		.timeout_ms = self->endpoint.timeout_ms,
 		.keepalive = self->endpoint.keepalive,
 	};

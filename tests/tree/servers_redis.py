@@ -100,9 +100,9 @@ class Refused(trouble.Refused, lib.Case):
                      secret="secret")
 
     def test_tls_where_there_is_none(self):
-        self.refused(self.redis().url() + "&ssl=true", within=2 * LEASE_S)
+        self.refused(self.redis().url() + "&ssl=true", "is that a port for TLS?", within=2 * LEASE_S)
         tls = self.redis(tls=True)
-        self.refused(f"redis://127.0.0.1:{tls.port}")
+        self.refused(f"redis://127.0.0.1:{tls.port}", "TLS (ssl=true)?")
         self.refused(f"redis://127.0.0.1:{tls.port}?ssl=true&ssl_ca_certs={tls.path('ca.crt')}")
         other = self.redis(tls=True)
         self.refused(tls.url().replace(tls.path("ca.crt"), other.path("ca.crt")), "certif", "verif")
@@ -132,7 +132,8 @@ class Refused(trouble.Refused, lib.Case):
     def test_full_server(self):
         server = self.redis(options=["maxmemory 1mb", "maxmemory-policy noeviction"])
         fill(server)
-        self.refused(server.url(), "memory", "space")
+        self.refused(server.url(), f"127.0.0.1:{server.port}: OOM command not allowed when used memory > "
+                     "'maxmemory'\n")
 
     def test_loading_server(self):
         """A server that has not read its data yet is waited for."""
@@ -815,6 +816,7 @@ class Rights(Own, lib.Case):
         holder.flock(fd, EX)
         os.unlink(self.b("locks/l"))
         self.fails(errno.EIO, holder.fsync, fd)
+        self.assertIn("lock l was lost: it was broken", self.a.read_log())
         self.assertEqual(os.listdir(self.b("groups")), ["g"])
         with lib.suppressed():
             os.rmdir(self.b("groups/g"))
