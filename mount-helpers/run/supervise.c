@@ -180,6 +180,12 @@ static void command_stopped(struct run *run, int signum)
 			    "--foreground");
 		return;
 	}
+	/* A shell may give us the terminal after we gave it to the command. */
+	bool wants = signum == SIGTTIN || signum == SIGTTOU;
+	if (wants && terminal_is_ours(&run->terminal)) {
+		resume(run);
+		return;
+	}
 	terminal_take(&run->terminal);
 	if (!is_orphaned())
 		stop_by(signum);

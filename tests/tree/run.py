@@ -574,7 +574,7 @@ class Terminal(Helper, lib.Memory):
         self.sees(rb"ready")
 
     def test_ctrl_c(self):
-        self.types("while :; do $R -l $L sh -c 'echo ready; sleep 1000'; done; echo broken")
+        self.types("while :; do $R -l $L sh -c 'echo ready; exec sleep 1000'; done; echo broken")
         self.sees(rb"ready")
         self.key(b"\x03")
         self.sees(rb"\$ ")
@@ -596,7 +596,15 @@ class Terminal(Helper, lib.Memory):
         self.sees(rb"code:0")
 
     def test_continued_in_the_background(self):
-        self.types("$R -l $L sh -c 'trap \"echo us''r\" USR1; sleep 1000 & echo ready; wait; read x < /dev/tty'")
+        program = self.file()
+        lib.write(program, b"import signal\n"
+                  b"def read(*_):\n"
+                  b"    print('usr', flush=True)\n"
+                  b"    open('/dev/tty').readline()\n"
+                  b"signal.signal(signal.SIGUSR1, read)\n"
+                  b"print('ready', flush=True)\n"
+                  b"while True: signal.pause()\n")
+        self.types(f"$R -l $L /usr/bin/python3 {program}")
         self.sees(rb"ready")
         self.key(b"\x1a")
         self.sees(rb"Stopped")
