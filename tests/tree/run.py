@@ -598,12 +598,12 @@ class Terminal(Helper, lib.Memory):
     def test_continued_in_the_background(self):
         program = self.file()
         lib.write(program, b"import signal\n"
-                  b"def read(*_):\n"
-                  b"    print('usr', flush=True)\n"
-                  b"    open('/dev/tty').readline()\n"
-                  b"signal.signal(signal.SIGUSR1, read)\n"
+                  b"usr1 = [signal.SIGUSR1]\n"
+                  b"signal.pthread_sigmask(signal.SIG_BLOCK, usr1)\n"
                   b"print('ready', flush=True)\n"
-                  b"while True: signal.pause()\n")
+                  b"signal.sigwait(usr1)\n"
+                  b"print('usr', flush=True)\n"
+                  b"open('/dev/tty').readline()\n")
         self.types(f"$R -l $L /usr/bin/python3 {program}")
         self.sees(rb"ready")
         self.key(b"\x1a")
