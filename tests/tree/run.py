@@ -602,14 +602,14 @@ class Terminal(Helper, lib.Memory):
                   b"signal.pthread_sigmask(signal.SIG_BLOCK, usr1)\n"
                   b"print('ready', flush=True)\n"
                   b"signal.sigwait(usr1)\n"
-                  b"print('usr', flush=True)\n"
+                  b"print('awake', flush=True)\n"
                   b"open('/dev/tty').readline()\n")
         self.types(f"$R -l $L /usr/bin/python3 {program}")
         self.sees(rb"ready")
         self.key(b"\x1a")
         self.sees(rb"Stopped")
         self.types("bg; kill -USR1 %1")
-        self.sees(rb"usr\r\n")
+        self.sees(rb"awake")
         lib.wait_until(self.stopped, "the stop")
         self.types("kill -HUP %1; kill -CONT %1; wait %1; echo code:$?")
         self.sees(rb"code:129")
