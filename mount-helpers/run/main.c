@@ -5,6 +5,7 @@
 #include "mount-helpers/run/run.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <math.h>
 #include <poll.h>
@@ -109,13 +110,34 @@ static int parse_code(const char *text)
 	return end == text || *end || code < 0 || code > 255 ? -1 : (int)code;
 }
 
+/* The command may have another working directory. */
+static char *absolute(const char *path)
+{
+	char *text, *here = *path == '/' ? NULL : getcwd(NULL, 0);
+	if (!here)
+		return strdup(path);
+	int n = asprintf(&text, "%s/%s", here, path);
+	free(here);
+	return n < 0 ? NULL : text;
+}
+
+/* It would wait for itself. */
+static bool is_twice(const struct options *options)
+{
+	for (size_t i = 0; i < options->claims_len; i++)
+		for (size_t j = i + 1; j < options->claims_len; j++)
+			if (!strcmp(options->claims[i].path, options->claims[j].path))
+				return true;
+	return false;
+}
+
 static int add_claim(struct options *options, enum claim_kind kind, const char *text)
 {
 	struct claim *claim = &options->claims[options->claims_len];
 	if (options->claims_len == CLAIMS_MAX)
 		return wrong("too much to hold, from %s on", text);
 	bool shared = claim->shared;
-	*claim = (struct claim){.kind = kind, .path = strdup(text)};
+	*claim = (struct claim){.kind = kind, .path = absolute(text)};
 	if (!claim->path)
 		return wrong("%s: no memory", text);
 	char *caps = kind == CLAIM_MEMBER ? strchr(claim->path, '=') : NULL;
@@ -209,6 +231,8 @@ static int parse(struct options *options, int argc, char **argv)
 		return r;
 	if (!options->claims_len)
 		return wrong("%s", "nothing to hold: -l, -L or -m is needed");
+	if (is_twice(options))
+		return wrong("%s", "the same twice");
 	if (optind == argc)
 		return wrong("%s", "no command");
 	if (options->wait_ms == 0)
@@ -317,10 +341,22 @@ static int run(struct options *options, int argc, char **argv)
 	return supervise(options, board, pid, ends[0]);
 }
 
+/* Where somebody closed them, what we open is not taken for one of them. */
+static void open_standard(void)
+{
+	int fd;
+	do {
+		fd = open("/dev/null", O_RDWR);
+	} while (fd >= 0 && fd <= 2);
+	if (fd > 2)
+		close(fd);
+}
+
 int main(int argc, char **argv)
 {
 	static struct options options = {
 		.wait_ms = -1, .grace_ms = -1, .conflict_code = EXIT_CONFLICT};
+	open_standard();
 	int code = parse(&options, argc, argv);
 	signals_save();
 	if (code == 0)

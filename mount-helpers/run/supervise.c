@@ -51,24 +51,25 @@ static void send_signal(const struct run *run, int signum)
 static void kill_command(struct run *run)
 {
 	run->killed = true;
+	send_signal(run, SIGKILL);
 	if (run->options->verbose)
 		say("killing the command");
-	send_signal(run, SIGKILL);
 }
 
+/* Nothing is said before it is done: whoever reads it may not be reading. */
 static void lose(struct run *run, const char *what, const char *why)
 {
 	if (run->lost)
 		return;
 	run->lost = true;
 	run->kill_ms = kill_time(run->options, run->board);
-	say("%s: %s: ending the command", what, why);
-	if (run->kill_ms <= now_ms()) {
+	if (run->kill_ms > now_ms() && !run->killed) {
+		send_signal(run, SIGTERM);
+		send_signal(run, SIGCONT);
+	} else if (!run->killed) {
 		kill_command(run);
-		return;
 	}
-	send_signal(run, SIGTERM);
-	send_signal(run, SIGCONT);
+	say("%s: %s: ending the command", what, why);
 }
 
 static void lose_claim(struct run *run)
@@ -87,8 +88,8 @@ static void lose_keeper(struct run *run)
 	run->keeper_gone = true;
 	if (run->lost)
 		return;
-	lose(run, "the keeper", "has died, so that everything is lost");
 	kill_command(run);
+	lose(run, "the keeper", "has died, so that everything is lost");
 }
 
 static void on_word(struct run *run)

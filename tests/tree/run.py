@@ -297,6 +297,17 @@ class Plain(Helper, lib.Memory):
         self.assertNotIn(self.a.path, done.stdout)
         self.assertNotIn("socket", done.stdout)
 
+    def test_relative_paths(self):
+        done = self.done("-l", "locks/l", "sh", "-c", "cd /; cat $TOOZ_LOCK", cwd=self.a.path)
+        self.assertIn("token=", done.stdout, done.stderr)
+
+    def test_the_same_twice(self):
+        self.assertEqual(self.code("-l", self.a("locks/l"), "-l", self.a("locks/l"), "true"), FAILED)
+
+    def test_closed_descriptors(self):
+        done = lib.sh('"$1" -l "$2" sh -c \'exit 5\' <&- >&- 2>&-', TOOZ_RUN, self.a("locks/l"))
+        self.assertEqual(done.returncode, 5)
+
     def test_group_of_its_own(self):
         done = self.done("-l", self.a("locks/l"), "sh", "-c", "cut -d' ' -f5 /proc/$$/stat; echo $$")
         self.assertEqual(*done.stdout.split())
@@ -442,7 +453,7 @@ class Lost(Helper, lib.Memory):
         self.assertEqual(lib.read(path), b"clean\n")
 
     def test_stopped_command(self):
-        process, path = self.begin_writer("-l", self.a("locks/l"))
+        process, _ = self.begin_writer("-l", self.a("locks/l"))
         process.send_signal(signal.SIGTSTP)
         self.agent().unlink(self.b("locks/l"))
         self.assertEqual(self.ended(process), LOST)
@@ -464,19 +475,40 @@ class Lost(Helper, lib.Memory):
         process, path = self.begin_writer("-l", self.a("locks/l"), how=("deaf", "child"))
         process.send_signal(signal.SIGSTOP)
         self.agent().unlink(self.b("locks/l"))
+        self.silent(path)
+        process.send_signal(signal.SIGCONT)
+        self.assertEqual(self.ended(process), LOST)
+
+    def test_nobody_reads_what_it_says(self):
+        """A full pipe keeps tooz-run from its work, and not the keeper from its own."""
+        path, (read_end, full) = self.file(), os.pipe()
+        os.set_blocking(full, False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(full, bytes(4096))
+        os.set_blocking(full, True)
+        process = self.begin("-l", self.a("locks/l"), *writer(path, "deaf"), stderr=full)
+        lib.wait_until(lambda: stamps(path), "the writer")
+        self.agent().unlink(self.b("locks/l"))
+        self.silent(path)
+        os.read(read_end, 65536)
+        self.assertEqual(self.ended(process), LOST)
+        os.close(read_end)
+        os.close(full)
+
+    def silent(self, path):
+        """Until nobody writes there any more."""
         count = -1
 
         def silent():
             nonlocal count
             before, count = count, len(stamps(path))
             time.sleep(0.05)
-            return before == len(stamps(path))
+            return before == count
         lib.wait_until(silent, "the writer's end")
-        process.send_signal(signal.SIGCONT)
-        self.assertEqual(self.ended(process), LOST)
 
     def test_daemon_killed(self):
-        process, path = self.begin_writer("-l", self.a("locks/l"))
+        process, _ = self.begin_writer("-l", self.a("locks/l"))
         member = self.begin_sh("-m", self.member(), script="echo ready; sleep 1000")
         self.a.kill()
         self.assertEqual(self.ended(process), LOST)
