@@ -101,6 +101,22 @@ class Run(Case):
         self.assertEqual(set(self.offered("tooz-run --")), set(re.findall(r"--[a-z-]+", text)) - {"--"})
         self.assertEqual(self.offered("tooz-run --sh"), ["--shared"])
 
+    def test_manual_has_them_too(self):
+        """The options of docs/tooz-run.md are those of --help, and the exit codes those it prints."""
+        with open(f"{ROOT}/docs/tooz-run.md", encoding="utf-8") as f:
+            manual = f.read()
+        text = subprocess.run([TOOZ_RUN, "--help"], capture_output=True, text=True, check=True).stdout
+        table = re.search(r"## Options\n(.*?)\n\n[^|\n]", manual, re.S)[1]
+        options = re.findall(r"(-\w), (--[a-z-]+)", text)
+        self.assertGreater(len(options), 10)
+        for short, long in options:
+            self.assertRegex(table, rf"`{short}`, `{long}\b")
+        self.assertEqual(set(re.findall(r"--[a-z][a-z-]*", table)), {long for _, long in options})
+        codes = re.search(r"## Exit codes\n(.*?)\n\n[^|\n]", manual, re.S)[1]
+        for code in ("122", "125", "126", "127"):
+            self.assertIn(f"| {code} |", codes)
+            self.assertIn(code, text)
+
     def test_files(self):
         self.assertEqual(self.offered("tooz-run -l locks/n"), ["locks/nightly"])
         self.assertEqual(self.offered("tooz-run -n --lock locks/h"), ["locks/hourly"])

@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import os
 import pty
+import random
 import re
 import select
 import signal
@@ -34,6 +35,20 @@ while True:
     os.write(fd, b"%d\\n" % time.monotonic_ns())
     time.sleep(0.001)
 """
+
+
+# Deaf; appends its token and the time until the seconds are over.
+RACER = """
+import os, signal, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+fd = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+end = time.monotonic() + float(sys.argv[2])
+while time.monotonic() < end:
+    os.write(fd, b"%s %d\\n" % (os.environb[b"TOOZ_TOKEN"], time.monotonic_ns()))
+    time.sleep(0.001)
+"""
+# One tooz-run after the other, until the file is there.
+RACE = 'while ! [ -e "$1" ]; do "$2" -l "$3" /usr/bin/python3 -c "$4" "$5" "$6" || read -t 0.05; done <> <(:)'
 
 
 def writer(path, *how):
@@ -758,6 +773,50 @@ class Leased:
         process, _ = self.begin_writer("-l", self.a("locks/l"))
         os.unlink(self.b("locks/l"))
         self.assertEqual(self.ended(process), LOST)
+
+    def test_never_two(self):
+        """Whatever happens to a connection, a daemon and the server: the commands come one after the other."""
+        log, stop, choose = self.file(), self.file(), random.Random(os.getpid())
+        loops = [subprocess.Popen(["bash", "-c", RACE, "bash", stop, TOOZ_RUN, tree("locks/l"), RACER, log,
+                                   str(seconds)], stderr=subprocess.DEVNULL, start_new_session=True)
+                 for tree, seconds in ((self.a, 0.1), (self.a, 2.5), (self.b, 0.1), (self.b, 0.5))]
+        end = time.monotonic() + (60 if lib.LONG else 12) * lib.SLOW
+        try:
+            while time.monotonic() < end:
+                time.sleep(choose.uniform(0.05, 0.5))
+                self.trouble_for_a_while(choose)
+        finally:
+            lib.write(stop, b"")
+            for loop in loops:
+                loop.wait(6 * lib.PATIENCE_S)
+        spans = {}
+        for line in lib.read(log).splitlines():
+            token, stamp = map(int, line.split())
+            first, last = spans.get(token, (stamp, stamp))
+            spans[token] = min(first, stamp), max(last, stamp)
+        order = [spans[token] for token in sorted(spans)]
+        print(f"{self.id()}: {len(order)} commands", file=sys.stderr)
+        self.assertGreater(len(order), 5)
+        for (_, last), (first, _) in zip(order, order[1:]):
+            self.assertLess(last, first, "two ran at once")
+
+    def trouble_for_a_while(self, choose):
+        what, seconds = choose.randrange(4), choose.choice((0.2, 1, 2 * LEASE_S))
+        if what == 0:
+            self.proxy.cut()
+        elif what == 1:
+            self.proxy.drop("both")
+            time.sleep(seconds)
+            self.proxy.drop("none")
+            self.proxy.cut()
+        elif what == 2:
+            self.a.process.send_signal(signal.SIGSTOP)
+            time.sleep(seconds)
+            self.a.process.send_signal(signal.SIGCONT)
+        else:
+            self.server.pause()
+            time.sleep(seconds)
+            self.server.cont()
 
     def test_outage_that_is_short(self):
         """Suspended is not lost."""
