@@ -144,6 +144,18 @@ class Helper:
         return process, path
 
 
+    def silent(self, path):
+        """Until nobody writes there any more."""
+        count = -1
+
+        def silent():
+            nonlocal count
+            before, count = count, len(stamps(path))
+            time.sleep(0.05)
+            return before == count
+        lib.wait_until(silent, "the writer's end")
+
+
 class Plain(Helper, lib.Memory):
     def test_environment(self):
         lock, group = self.a("locks/l"), self.a("groups/g")
@@ -403,6 +415,7 @@ class Signals(Helper, lib.Memory):
             other.wait_blocked()
             process.kill()
             granted = other.result()
+            self.silent(path)
             self.assertLess(stamps(path)[-1], granted)
 
     def test_keeper_killed(self):
@@ -410,8 +423,9 @@ class Signals(Helper, lib.Memory):
         os.kill(keeper_of(process.pid), signal.SIGKILL)
         self.assertEqual(self.ended(process), LOST)
         last = stamps(path)[-1]
-        self.assertTrue(self.free(self.a("locks/l")))
+        self.silent(path)
         self.assertEqual(stamps(path)[-1], last)
+        self.assertTrue(self.free(self.a("locks/l")))
 
 
 class Lost(Helper, lib.Memory):
@@ -427,7 +441,7 @@ class Lost(Helper, lib.Memory):
         self.said = process.stderr.read().decode()
         self.assertIn("locks/l: lost", self.said)
         last = stamps(path)[-1]
-        lib.wait_until(lambda: self.free(self.a("locks/l")), "the lock")
+        self.silent(path)
         self.assertEqual(stamps(path)[-1], last)
         return code, took
 
@@ -510,17 +524,6 @@ class Lost(Helper, lib.Memory):
         self.assertEqual(self.ended(process), LOST)
         os.close(read_end)
         os.close(full)
-
-    def silent(self, path):
-        """Until nobody writes there any more."""
-        count = -1
-
-        def silent():
-            nonlocal count
-            before, count = count, len(stamps(path))
-            time.sleep(0.05)
-            return before == count
-        lib.wait_until(silent, "the writer's end")
 
     def test_daemon_killed(self):
         process, _ = self.begin_writer("-l", self.a("locks/l"))
@@ -727,6 +730,7 @@ class Leased:
         self.said = process.stderr.read().decode()
         after()
         granted = other.result(4 * lib.PATIENCE_S)
+        self.silent(path)
         last = stamps(path)[-1]
         self.assertLess(last, granted)
         print(f"{self.id()}: ended after {(last - begin) / 1e9:.2f} s, granted after "
@@ -746,11 +750,7 @@ class Leased:
         def stop(process):
             process.send_signal(signal.SIGSTOP)
             self.proxy.drop("both")
-            path = os.path.join(lib.WORK, f"file{Helper.count}")
-            seen = -1
-            while seen != len(stamps(path)):
-                seen = len(stamps(path))
-                time.sleep(0.5 * lib.SLOW)
+            self.silent(os.path.join(lib.WORK, f"file{Helper.count}"))
             process.send_signal(signal.SIGCONT)
         self.assertEqual(self.race(stop, how=("deaf", "child")), LOST)
 
