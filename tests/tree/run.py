@@ -143,7 +143,6 @@ class Helper:
         lib.wait_until(lambda: stamps(path), "the writer", 2 * lib.PATIENCE_S)
         return process, path
 
-
     def silent(self, path):
         """Until nobody writes there any more."""
         count = -1
