@@ -26,6 +26,7 @@ void core_set_state(struct coord *coord, enum coord_state state)
 	if (coord->state == state)
 		return;
 	coord->state = state;
+	core_follows_state(coord);
 	if (coord->notices.state)
 		coord->notices.state(coord->user, state);
 }
@@ -57,6 +58,7 @@ int coord_new(struct coord_loop *loop, struct coord_config *config,
 	coord_list_init(&coord->reqs);
 	coord_list_init(&coord->grants);
 	coord_list_init(&coord->views_kept);
+	coord_list_init(&coord->followed);
 	coord_random(loop, coord->session.uuid, sizeof(coord->session.uuid));
 	for (size_t i = 0; i < sizeof(coord->session.uuid); i++)
 		snprintf(coord->session.id + 2 * i, 3, "%02x", coord->session.uuid[i]);
@@ -144,6 +146,7 @@ void coord_free(struct coord *coord)
 	coord_loop_undefer(coord->loop, &coord->stop_task);
 	coord->stopped = true;
 	core_ops_flush(coord, -ESHUTDOWN);
+	core_follows_done(coord);
 	core_views_done(coord);
 	core_members_done(coord);
 	core_locks_done(coord);
@@ -180,7 +183,8 @@ struct coord_loop *coord_loop_of(const struct coord *coord)
 void coord_session_info(struct coord *coord, struct coord_session_info *ret)
 {
 	const struct coord_session *session = &coord->session;
-	*ret = (struct coord_session_info){.id = session->id, .epoch = session->epoch};
+	*ret = (struct coord_session_info){
+		.id = session->id, .epoch = session->epoch, .can = session->can};
 	if (!core_leased(coord) || session->ttl_ms == 0)
 		return;
 	ret->ttl_ms = session->ttl_ms;
@@ -197,6 +201,49 @@ void coord_session_info(struct coord *coord, struct coord_session_info *ret)
 const struct coord_counters *coord_counters(struct coord *coord)
 {
 	return &coord->counters;
+}
+
+const uint64_t coord_latency_bounds_us[COORD_LATENCY_BOUNDS] = {50, 100, 250, 500, 1000, 2500, 5000,
+	10000, 25000, 50000, 100000, 250000, 500000, 1000000, 2500000, 10000000};
+
+void core_count_latency(struct coord *coord, enum coord_call call, uint64_t us)
+{
+	struct coord_latency *latency = &coord->counters.latency[call];
+	size_t i = 0;
+	while (i < COORD_LATENCY_BOUNDS && us > coord_latency_bounds_us[i])
+		i++;
+	latency->counts[i]++;
+	latency->sum_us += us;
+}
+
+uint64_t coord_requests(struct coord *coord)
+{
+	return coord->driver->requests ? coord->driver->requests(&coord->session) : 0;
+}
+
+const char *coord_call_name(enum coord_call call)
+{
+	static const char *const names[COORD_CALLS] = {
+		[COORD_CALL_OPEN] = "open",
+		[COORD_CALL_CLOSE] = "close",
+		[COORD_CALL_RENEW] = "renew",
+		[COORD_CALL_GROUP_CREATE] = "group_create",
+		[COORD_CALL_GROUP_DELETE] = "group_delete",
+		[COORD_CALL_GROUP_LIST] = "group_list",
+		[COORD_CALL_GROUP_READ] = "group_read",
+		[COORD_CALL_MEMBER_JOIN] = "member_join",
+		[COORD_CALL_MEMBER_UPDATE] = "member_update",
+		[COORD_CALL_MEMBER_LEAVE] = "member_leave",
+		[COORD_CALL_MEMBER_GET] = "member_get",
+		[COORD_CALL_LOCK] = "lock",
+		[COORD_CALL_CONVERT] = "convert",
+		[COORD_CALL_UNLOCK] = "unlock",
+		[COORD_CALL_LOCK_CHECK] = "lock_check",
+		[COORD_CALL_LOCK_READ] = "lock_read",
+		[COORD_CALL_LOCK_LIST] = "lock_list",
+		[COORD_CALL_LOCK_BREAK] = "lock_break",
+	};
+	return names[call];
 }
 
 void coord_count_hidden(struct coord *coord, uint64_t names)

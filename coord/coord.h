@@ -48,17 +48,31 @@ struct coord_loop *coord_loop_of(const struct coord *);
 struct coord_session_info {
 	const char *id; /* valid until the next loop turn */
 	uint32_t epoch;
+	unsigned can; /* enum coord_can: the driver's, but for what this server lacks */
 	uint64_t ttl_ms, margin_ms, grace_ms,
 		left_ms; /* left: until the earliest lease must be lost */
 };
 void coord_session_info(struct coord *, struct coord_session_info *ret);
 
-/* Counts since the start; see coord_counters_names for the order. */
+/* How long something took: counts[i] are those up to coord_latency_bounds_us[i] and above the one before,
+ * the last are those above all. */
+#define COORD_LATENCY_BOUNDS 16
+extern const uint64_t coord_latency_bounds_us[COORD_LATENCY_BOUNDS];
+struct coord_latency {
+	uint64_t counts[COORD_LATENCY_BOUNDS + 1], sum_us;
+};
+
+/* Counts since the start. */
 struct coord_counters {
 	uint64_t ops[COORD_CALLS], errors[COORD_CALLS], timeouts, reconnects, losses;
+	struct coord_latency latency[COORD_CALLS]; /* in the driver */
 	uint64_t locks_held, waiters, members, hidden_names;
 };
 const struct coord_counters *coord_counters(struct coord *);
+/* Requests that the driver sent to servers; 0 where there are none. */
+uint64_t coord_requests(struct coord *);
+/* "open", "lock_read" ... */
+const char *coord_call_name(enum coord_call);
 void coord_count_hidden(struct coord *, uint64_t names); /* names left out of a listing */
 
 /* ---- Requests: reads and changes of groups and members ---- */

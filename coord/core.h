@@ -8,6 +8,7 @@
  *   locks.c    the lock table: holdings, tickets, the pump
  *   members.c  what this mount joined
  *   views.c    who holds a lock, by name; whether there is a group; watches
+ *   follow.c   groups as they are and as they change, for who follows them
  */
 #ifndef COORD_CORE_H
 #define COORD_CORE_H
@@ -29,6 +30,7 @@ struct coord_op_core {
 	void (*fn)(struct coord_op *, void *user); /* once, on the loop; frees the op in the end */
 	void *user;
 	enum core_op_state state;
+	uint64_t started_us; /* BOOTTIME when the driver got it */
 	bool unknown; /* an earlier attempt may have had its effect */
 	bool cancelled, counted;
 	struct coord_chunk *chunks; /* arena beyond the inline part */
@@ -176,6 +178,13 @@ void core_views_freed(struct coord *, enum coord_kind, struct coord_bytes name, 
 void core_views_epoch(struct coord *);
 void core_views_done(struct coord *);
 
+/* ---- followed groups ---- */
+/* Something of the group, or of its leader, may have changed. */
+void core_follows_touch(struct coord *, struct coord_bytes group);
+/* The coordinator's state is another. */
+void core_follows_state(struct coord *);
+void core_follows_done(struct coord *);
+
 /* ---- the coordinator; also the drivers' struct coord_session ---- */
 
 enum { CORE_QUEUES = 4 }; /* renew and close, unlock, lock, reads and the rest */
@@ -221,7 +230,8 @@ struct coord {
 	/* grants, locks, members, views */
 	struct coord_list grants;
 	uint64_t owner_next;
-	struct coord_table locks, members, watches, views;
+	struct coord_table locks, members, watches, views, follows;
+	struct coord_list followed; /* all there are, also those that have ended */
 	struct coord_list views_kept;
 	uint32_t views_kept_len;
 	uint32_t locks_busy, members_busy, members_len;
@@ -232,6 +242,7 @@ struct coord {
 };
 
 void core_set_state(struct coord *, enum coord_state);
+void core_count_latency(struct coord *, enum coord_call, uint64_t us);
 /* Something that a stop waits for may have ended. */
 void core_stop_check(struct coord *);
 bool core_leased(const struct coord *); /* any kind is a lease */

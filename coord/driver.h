@@ -251,6 +251,8 @@ struct coord_driver {
 	void (*unwatch)(struct coord_session *, struct coord_key);
 	/* Asks a running op to end early; it may still succeed. It is answered in any case. May be NULL. */
 	void (*cancel)(struct coord_session *, struct coord_op *);
+	/* How many requests were sent to servers since configure. NULL where there are no servers. */
+	uint64_t (*requests)(struct coord_session *);
 };
 
 /* What a driver may call. On the loop, but for coord_op_done and the coord_op_* arena calls, which any

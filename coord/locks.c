@@ -230,8 +230,10 @@ static void release_done(struct coord_op *op, void *user)
 		grant->grant.epoch == coord->session.epoch)
 		coord_log(LOG_ERR, "a release failed: %s", strerror(-status));
 	coord_list_remove(&release->link);
-	if (status == 0)
+	if (status == 0 && grant->grant.mode == COORD_EXCLUSIVE)
 		core_views_freed(coord, lock->key.kind, lock->key.name, release->stamp);
+	else /* others may share it still */
+		core_views_touch(coord, lock->key.kind, lock->key.name);
 	core_release_answer(release);
 	core_grant_free(grant);
 	coord->locks_busy--;

@@ -214,7 +214,8 @@ static void op_run(struct coord_op_core *core)
 		op->epoch = coord->session.epoch;
 	op->status = 0;
 	op->sent = COORD_SENT_ANSWERED;
-	op->sent_ms = coord_now_ms(coord->loop);
+	core->started_us = coord_now_us(coord->loop);
+	op->sent_ms = core->started_us / 1000;
 	op->ttl_ms = op->retry_ms = 0;
 	op->rows = NULL;
 	op->rows_end = &op->rows;
@@ -357,6 +358,25 @@ static void op_forgive(struct coord_op_core *core)
 		op->status = 0;
 }
 
+/* Backends need not tell a client of its own doing. */
+static bool changes_group(const struct coord_op *op)
+{
+	switch ((int)op->call) {
+	case COORD_CALL_GROUP_CREATE:
+	case COORD_CALL_GROUP_DELETE:
+	case COORD_CALL_MEMBER_JOIN:
+	case COORD_CALL_MEMBER_UPDATE:
+	case COORD_CALL_MEMBER_LEAVE:
+		return true;
+	case COORD_CALL_LOCK:
+	case COORD_CALL_UNLOCK:
+	case COORD_CALL_LOCK_BREAK:
+		return op->key.kind == COORD_LEADER;
+	default:
+		return false;
+	}
+}
+
 static void op_deliver(struct coord_task *task)
 {
 	struct coord_op_core *core = coord_container(task, struct coord_op_core, task);
@@ -371,12 +391,17 @@ static void op_deliver(struct coord_task *task)
 	core->state = CORE_OP_DONE;
 	if (op->status < 0)
 		coord->counters.errors[op->call]++;
+	if (core->started_us && !(op->flags & COORD_OP_WAIT))
+		core_count_latency(coord, op->call, coord_now_us(coord->loop) - core->started_us);
+	core->started_us = 0;
 	if (!core_transient(op->status))
 		coord->stalled = false;
 	if (op->sent == COORD_SENT_UNKNOWN)
 		core->unknown = true;
 	if (op->call == COORD_CALL_GROUP_CREATE || op->call == COORD_CALL_GROUP_DELETE)
 		core_views_touch(coord, COORD_GROUP, op->key.name);
+	if (changes_group(op))
+		core_follows_touch(coord, op->key.name);
 	if (op_again(core)) {
 		core->state = CORE_OP_QUEUED;
 		coord_list_add(&coord->delayed, &core->link);

@@ -451,7 +451,7 @@ static void session_reopen(struct coord_timer *timer)
 {
 	struct coord *coord = coord_container(timer, struct coord, session.reopen_timer);
 	if (!coord->stopping && !coord->stopped && !coord->session.session_op)
-		session_open(coord, coord->ready ? COORD_OP_REPLACE_STALE : 0);
+		session_open(coord, 0); /* a claim of our own is accepted in any case */
 }
 
 void core_session_open(struct coord *coord)
@@ -474,7 +474,7 @@ static void close_done(struct coord_op *op, void *user)
 	if (coord->stopping)
 		core_stop_check(coord);
 	else
-		session_open(coord, COORD_OP_REPLACE_STALE);
+		session_open(coord, 0);
 }
 
 void core_session_close(struct coord *coord)
@@ -551,4 +551,6 @@ void coord_changed(struct coord_session *session, struct coord_key key, uint64_t
 	core_views_changed(coord, key);
 	if (key.kind == COORD_LOCK || key.kind == COORD_LEADER)
 		core_locks_changed(coord, key);
+	if (key.kind == COORD_GROUP || key.kind == COORD_LEADER)
+		core_follows_touch(coord, key.name);
 }

@@ -90,6 +90,7 @@ static const struct fact {
 	{"characteristics", text_characteristics},
 	{"session", text_session},
 	{"version", text_version},
+	{"metrics", fs_metrics_text},
 };
 
 enum { FACTS = sizeof(facts) / sizeof(*facts) };
@@ -171,8 +172,37 @@ static void fact_open(fuse_req_t req, struct fs_inode *inode, const struct fuse_
 		fs_call_opened(call);
 }
 
+/* state and session: ready until what they say now was read. Other facts are always ready. */
+static bool fact_changes(const struct fs_inode *inode)
+{
+	return coord_bytes_equal(inode->name, COORD_BYTES("state")) ||
+	       coord_bytes_equal(inode->name, COORD_BYTES("session"));
+}
+
+static unsigned fact_poll(struct fs_handle *handle)
+{
+	struct fs_inode *inode = handle->inode;
+	if (!fact_changes(inode) || !handle->seen)
+		return POLLIN | POLLRDNORM;
+	return handle->seen == inode->fs->changes ? 0 : POLLIN | POLLRDNORM | POLLPRI;
+}
+
+void fs_about_changed(struct fs *fs)
+{
+	struct fs_handle *handle;
+	struct coord_node *node = NULL;
+	fs->changes++;
+	while ((node = coord_table_next(&fs->inodes, node))) {
+		struct fs_inode *inode = coord_container(node, struct fs_inode, node);
+		if (inode->kind == FS_FACT && fact_changes(inode))
+			coord_list_each (handle, &inode->opens, link)
+				fs_handle_notify(handle);
+	}
+}
+
 static void fact_read(struct fs_call *call)
 {
+	call->handle->seen = call->fs->changes;
 	char *text = fact_text(call->fs, call->inode);
 	if (text)
 		fs_handle_fill(call, text, strlen(text));
@@ -186,11 +216,6 @@ static unsigned fact_mode(struct fs *fs, struct fs_inode *inode)
 }
 
 /* ---- The root ---- */
-
-static unsigned fixed_mode(struct fs *fs, struct fs_inode *inode)
-{
-	return 0555;
-}
 
 static void root_lookup(fuse_req_t req, struct fs_inode *dir, const char *file)
 {
@@ -211,13 +236,12 @@ static void root_lookup(fuse_req_t req, struct fs_inode *dir, const char *file)
 /* .tooz/ is found by those who know of it, and listed by `ls -a`. */
 static void root_list(struct fs_call *call)
 {
-	static const char *const names[] = {"groups", "leaders", "locks", ".tooz"};
-	struct coord_row rows[4] = {0};
-	for (size_t i = 0; i < 4; i++) {
-		rows[i].name = coord_bytes_of(names[i]);
-		rows[i].next = i + 1 < 4 ? &rows[i + 1] : NULL;
+	struct coord_row rows[FS_GROUP] = {0};
+	for (int kind = FS_GROUPS; kind < FS_GROUP; kind++) {
+		rows[kind].name = call->fs->fixed[kind]->name;
+		rows[kind].next = kind + 1 < FS_GROUP ? &rows[kind + 1] : NULL;
 	}
-	fs_dirs_filled(call, rows, 0);
+	fs_dirs_filled(call, &rows[FS_GROUPS], 0);
 }
 
 const struct fs_type fs_type_root = {
@@ -234,7 +258,7 @@ const struct fs_type fs_type_about = {
 	.child = FS_FACT,
 	.lookup = about_lookup,
 	.list = about_list,
-	.mode = fixed_mode,
+	.mode = fs_fixed_mode,
 	.getattr = fs_reply_plain_attr,
 };
 
@@ -243,4 +267,5 @@ const struct fs_type fs_type_fact = {
 	.getattr = fact_getattr,
 	.open = fact_open,
 	.read = fact_read,
+	.poll = fact_poll,
 };

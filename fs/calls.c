@@ -27,7 +27,7 @@ static void call_interrupt(fuse_req_t req, void *user)
 	if (call->limited || call->changing)
 		return;
 	call->interrupted = true;
-	fs_call_limit(call, FS_SHORT_MS, EINTR);
+	fs_call_limit(call, call->eager ? 0 : FS_SHORT_MS, EINTR);
 }
 
 static void call_limit(struct coord_timer *timer)

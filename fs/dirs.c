@@ -45,7 +45,7 @@ static void start_answering(struct fs *fs, const struct fs_handle *handle)
 {
 	struct fs_snapshot *snapshot = handle->snapshot;
 	snapshot->used_ms = coord_now_ms(fs->loop);
-	if (snapshot->answers)
+	if (snapshot->answers || snapshot->names_only)
 		return;
 	snapshot->reader =
 		(struct fs_reader){handle->inode, handle->opener_pid, handle->opener_uid};
@@ -231,7 +231,7 @@ static void reply_entries(fuse_req_t req, struct fs_handle *handle, size_t size,
 		const char *name = i == 0 ? "." : i == 1 ? ".." : entry->file;
 		const struct fs_inode *parent = dir->parent ? dir->parent : dir;
 		struct stat attr = {
-			.st_mode = i < 2 || dir->type->child <= FS_GROUP ? S_IFDIR : S_IFREG,
+			.st_mode = i < 2 || dir->type->child <= FS_RING ? S_IFDIR : S_IFREG,
 			.st_ino = i == 0   ? dir->ino
 				  : i == 1 ? parent->ino
 					   : fs_inode_hash(dir, dir->type->child, entry->row.name),
@@ -274,6 +274,7 @@ void fs_dirs_filled(struct fs_call *call, const struct coord_row *rows, unsigned
 		return;
 	}
 	snapshot->stamp = call->stamp;
+	snapshot->names_only = call->names_only;
 	fs_snapshot_free(fs, handle->snapshot);
 	handle->snapshot = snapshot;
 	if (call->owns_handle) {

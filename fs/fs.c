@@ -17,6 +17,7 @@ static void notice_state(void *user, enum coord_state state)
 {
 	coord_log(state == COORD_LOST || state == COORD_SUSPENDED ? LOG_WARNING : LOG_INFO,
 		"the session is %s", coord_state_name(state));
+	fs_about_changed(user);
 }
 
 /* Its handles answer EIO from now on, whoever polls is woken, and who asked for it is signalled. */
@@ -66,10 +67,12 @@ int fs_new(struct coord_loop *loop, const struct fs_options *options,
 	fs->events = *events;
 	fs->user = user;
 	fs->started_us = coord_utc_us(loop);
+	fs->changes = 1;
 	coord_list_init(&fs->unhashed);
 	coord_list_init(&fs->calls);
 	coord_list_init(&fs->waits);
 	coord_list_init(&fs->uids);
+	coord_list_init(&fs->rings_used);
 	if (!fs->source || !fs->mountpoint || !fs->fuse_options || fs_inodes_init(fs) < 0) {
 		fs_free(fs);
 		return -ENOMEM;
@@ -120,6 +123,7 @@ void fs_free(struct fs *fs)
 	fs_onloss_free(fs);
 	fs_session_free(fs);
 	fs_groups_done(fs);
+	fs_rings_done(fs);
 	fs_uids_done(fs);
 	coord_table_done(&fs->owners);
 	coord_table_done(&fs->readers);

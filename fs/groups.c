@@ -114,7 +114,7 @@ static struct fs_call *begin(fuse_req_t req, struct fs_inode *dir, const char *f
 		fuse_reply_err(req, -r);
 		return NULL;
 	}
-	struct fs_inode *inode = fs_inode_get(fs_of(req), dir, FS_GROUP, name);
+	struct fs_inode *inode = fs_inode_get(fs_of(req), dir, dir->type->child, name);
 	if (!inode) {
 		fuse_reply_err(req, ENOMEM);
 		return NULL;
@@ -137,7 +137,7 @@ static void looked(void *user, int status, const struct coord_lock_info *unused)
 }
 
 /* On the way to each member: existence only, never the members, and from a live watch if there is one. */
-static void groups_lookup(fuse_req_t req, struct fs_inode *dir, const char *file)
+void fs_groups_lookup(fuse_req_t req, struct fs_inode *dir, const char *file)
 {
 	struct fs_call *call = begin(req, dir, file, false);
 	if (!call)
@@ -151,11 +151,19 @@ static void groups_lookup(fuse_req_t req, struct fs_inode *dir, const char *file
 	fs_call_started(call, r == -EINVAL ? -ENOENT : r);
 }
 
+/* In each directory that has an entry for each group. */
+static void forget_entries(struct fs *fs, struct coord_bytes name)
+{
+	fs_dirs_forget(fs->fixed[FS_GROUPS], name);
+	fs_dirs_forget(fs->fixed[FS_EVENTS], name);
+	fs_dirs_forget(fs->fixed[FS_RINGS], name);
+}
+
 static void made_group(void *user, int status, const struct coord_row *rows, size_t rows_len)
 {
 	struct fs_call *call = user;
 	call->wait = NULL;
-	fs_dirs_forget(call->inode->parent, call->inode->name);
+	forget_entries(call->fs, call->inode->name);
 	if (status < 0) {
 		fs_call_error(call, status);
 		return;
@@ -181,7 +189,7 @@ static void removed_group(void *user, int status, const struct coord_row *rows, 
 {
 	struct fs_call *call = user;
 	call->wait = NULL;
-	fs_dirs_forget(call->inode->parent, call->inode->name);
+	forget_entries(call->fs, call->inode->name);
 	if (status == 0) {
 		made_forget(call->fs, call->inode->name);
 		/* The kernel marks the inode of a removed directory dead; a new group is another. */
@@ -224,7 +232,7 @@ static void listed(void *user, int status, const struct coord_row *rows, size_t 
 		fs_dirs_filled(call, rows, 0);
 }
 
-static void groups_list(struct fs_call *call)
+void fs_groups_list(struct fs_call *call)
 {
 	fs_call_started(call, coord_group_list(call->fs->coord, listed, call, &call->wait));
 }
@@ -238,10 +246,10 @@ static void groups_unlink(fuse_req_t req, struct fs_inode *dir, const char *file
 const struct fs_type fs_type_groups = {
 	.is_dir = true,
 	.child = FS_GROUP,
-	.lookup = groups_lookup,
+	.lookup = fs_groups_lookup,
 	.mkdir = groups_mkdir,
 	.rmdir = groups_rmdir,
 	.unlink = groups_unlink,
-	.list = groups_list,
+	.list = fs_groups_list,
 	.getattr = fs_reply_plain_attr,
 };

@@ -107,10 +107,14 @@ static void reply_part(fuse_req_t req, struct fs_handle *handle, size_t size, of
 	fuse_reply_buf(req, handle->content + from, left < size ? left : size);
 }
 
-void fs_handle_read(fuse_req_t req, struct fs_handle *handle, size_t size, off_t off)
+void fs_handle_read(fuse_req_t req, struct fs_handle *handle, size_t size, off_t off, int flags)
 {
 	bool again = handle->ended || handle->wrote;
-	if (off > 0 && off >= handle->base && !again && handle->content) {
+	const struct fs_holding *holding = fs_handle_holding(handle);
+	if (holding && fs_holding_lost(holding))
+		again = true; /* the type knows what that means */
+	if (!handle->inode->type->stream && off > 0 && off >= handle->base && !again &&
+		handle->content) {
 		reply_part(req, handle, size, off);
 		return;
 	}
@@ -119,6 +123,7 @@ void fs_handle_read(fuse_req_t req, struct fs_handle *handle, size_t size, off_t
 		return;
 	call->size = size;
 	call->off = off;
+	call->flags = flags;
 	handle->inode->type->read(call);
 }
 

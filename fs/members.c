@@ -231,20 +231,27 @@ static void member_getattr(fuse_req_t req, struct fs_inode *member)
 
 /* ---- Listing ---- */
 
+static void list(struct fs_call *call);
+
 static void listed(void *user, int status, const struct coord_row *rows, size_t rows_len)
 {
 	struct fs_call *call = user;
 	call->wait = NULL;
-	if (status < 0)
+	if (status == -EFBIG && !call->names_only) {
+		/* The names alone may fit: who wants to know more of a member then asks for it. */
+		call->names_only = true;
+		list(call);
+	} else if (status < 0) {
 		fs_call_error(call, status);
-	else
+	} else {
 		fs_dirs_filled(call, rows, COORD_ROW_LEADER);
+	}
 }
 
 static void list(struct fs_call *call)
 {
-	fs_call_started(call, coord_group_read(call->fs->coord, call->inode->name, true, listed,
-				      call, &call->wait));
+	fs_call_started(call, coord_group_read(call->fs->coord, call->inode->name,
+				      !call->names_only, listed, call, &call->wait));
 }
 
 static void group_list(struct fs_call *call)

@@ -5,7 +5,6 @@
  */
 #include "fs/tree.h"
 
-#include <poll.h>
 #include <sys/statvfs.h>
 
 static void req_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
@@ -63,7 +62,7 @@ static void req_setattr(
 		inode->type->getattr(req, inode);
 	else if (inode->type->setattr)
 		inode->type->setattr(req, inode, attr, to_set, fi);
-	else if (inode->type->is_dir && inode->kind != FS_ABOUT && fs_may_write_file(req, false))
+	else if (inode->type->is_dir && !inode->type->mode && fs_may_write_file(req, false))
 		inode->type->getattr(req, inode);
 	else
 		fuse_reply_err(req, EACCES);
@@ -140,7 +139,7 @@ static void req_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 static void req_read(
 	fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi)
 {
-	fs_handle_read(req, fs_handle_of(fi), size, off);
+	fs_handle_read(req, fs_handle_of(fi), size, off, fi->flags);
 }
 
 static void req_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off_t off,
@@ -266,6 +265,8 @@ static void req_poll(
 	unsigned events = POLLIN | POLLOUT | POLLRDNORM | POLLWRNORM;
 	if (holding && handle->inode->kind != FS_MEMBER)
 		events = fs_holding_lost(holding) ? POLLIN | POLLERR | POLLHUP : 0;
+	if (handle->inode->type->poll)
+		events = handle->inode->type->poll(handle);
 	if (ph) {
 		if (handle->poll)
 			fuse_pollhandle_destroy(handle->poll);

@@ -10,7 +10,8 @@
  *   handles.c   open files: cursor and content
  *   dirs.c      open directories: snapshots
  *   perms.c     who may do what, and the limits for each uid
- *   groups.c members.c locks.c leaders.c about.c  what the calls mean in each subtree
+ *   groups.c members.c locks.c leaders.c events.c rings.c about.c metrics.c  what the calls mean in
+ *               each subtree
  *   flocks.c    flock and fcntl onto holdings
  *   onloss.c    signals to those whose lock was lost
  *
@@ -22,6 +23,8 @@
 
 #define FUSE_USE_VERSION 312
 #include <fuse_lowlevel.h>
+#include <poll.h>
+#include <stdio.h>
 
 #include "coord/caps.h"
 #include "coord/coord.h"
@@ -45,22 +48,29 @@ enum fs_kind {
 	FS_GROUPS, /* groups/ */
 	FS_LEADERS,
 	FS_LOCKS,
+	FS_EVENTS,
+	FS_RINGS,
 	FS_ABOUT, /* .tooz/ */
 	FS_GROUP, /* groups/g/ */
+	FS_RING, /* rings/g/; up to here kinds are directories */
 	FS_MEMBER, /* groups/g/m */
 	FS_LEADER,
 	FS_LOCK,
+	FS_EVENT, /* events/g */
+	FS_OBJECT, /* rings/g/object */
 	FS_FACT, /* .tooz/state ... */
 	FS_KINDS
 };
 
 struct fs_call;
+struct fs_cursor;
 struct fs_handle;
 struct fs_holding;
 struct fs_onloss;
 struct fs_type;
 struct fs_uid;
 struct fs_wait;
+struct fs_stream;
 
 struct fs_inode {
 	struct coord_node node; /* in fs->inodes; the key is parent and name */
@@ -79,6 +89,7 @@ struct fs_inode {
 	uint32_t leaving; /* MEMBER: leaves of ours that run */
 	uint32_t changes; /* GROUP: joins and leaves that nobody waits for */
 	struct coord_list blocked; /* GROUP: calls that wait for these */
+	struct fs_stream *stream; /* EVENT: the one that its readers share */
 	char key[]; /* parent's address, then the name */
 };
 
@@ -100,6 +111,7 @@ struct fs_snapshot {
 	struct coord_node node; /* in fs->readers, if it answers */
 	struct fs_reader reader;
 	bool answers; /* of what its opener has open there, this was read last */
+	bool names_only; /* it answers nothing else */
 	uint64_t stamp; /* of fs, when the listing began */
 	uint64_t used_ms; /* when it was taken or read from */
 	size_t size; /* all its memory */
@@ -150,6 +162,8 @@ struct fs_handle {
 	struct fs_snapshot *snapshot; /* directories */
 	char *leader; /* LEADER: the id written before campaigning */
 	size_t leader_len;
+	struct fs_cursor *cursor; /* EVENT */
+	uint64_t seen; /* FACT: fs->changes when it was read last; 0: never */
 	struct fuse_pollhandle *poll;
 	struct fs_trace *opener; /* with on_loss */
 };
@@ -165,6 +179,7 @@ struct fs_call {
 	bool limited; /* limit was set */
 	bool interrupted; /* and that by an interrupt */
 	bool changing; /* a change was sent: no interrupt ends it */
+	bool eager; /* an interrupt ends it at once */
 	struct coord_req *wait;
 	struct fs_wait *lock; /* O_EXCL: owned */
 	struct coord_timer limit;
@@ -174,8 +189,11 @@ struct fs_call {
 	size_t size; /* READ, READDIR, WRITE ... */
 	off_t off;
 	uint64_t stamp; /* OPENDIR, READDIR: fs->stamp when it came */
+	bool names_only; /* OPENDIR, READDIR: with their data it is too much */
 	int flags;
 	uint64_t owner; /* GETLK */
+	uint64_t due_ms; /* OBJECT: until when it waits for the ring */
+	bool again; /* OBJECT: there was no group, in a read that may have begun before */
 	uint32_t uid;
 	struct fuse_file_info fi; /* OPEN, CREATE */
 };
@@ -184,6 +202,7 @@ struct fs_call {
  * request, now or later. */
 struct fs_type {
 	bool is_dir;
+	bool stream; /* reads as a pipe does: no content is kept, offsets mean nothing */
 	/* On directories; name is a file name as the kernel gave it. */
 	void (*lookup)(fuse_req_t, struct fs_inode *dir, const char *name);
 	void (*create)(
@@ -208,6 +227,8 @@ struct fs_type {
 	void (*flush)(fuse_req_t, struct fs_handle *, uint64_t owner);
 	void (*fsync)(fuse_req_t, struct fs_handle *);
 	void (*release)(struct fs *, struct fs_handle *); /* before it is freed */
+	unsigned (*poll)(
+		struct fs_handle *); /* what is ready; fs_handle_notify when that changes */
 	void (*getxattr)(fuse_req_t, struct fs_inode *, const char *name, size_t size);
 	/* Kind and name of the holding that flock means; kind LOCK, LEADER or MEMBER. */
 	bool lockable;
@@ -245,14 +266,19 @@ struct fs {
 	struct coord_table made; /* groups.c: who made a group here */
 	struct coord_req *made_sweep;
 	size_t made_max; /* when to look which are left */
+	struct coord_table rings; /* rings.c: by the group's name */
+	struct coord_list rings_used;
+	size_t rings_points;
 	struct coord_table readers; /* dirs.c: the snapshots that answer, by who opened them */
 	uint64_t stamp, changed[FS_CHANGED]; /* counts changes of names; each one's last, by hash */
 	uint64_t started_us;
+	uint64_t changes; /* of what .tooz/state and session say, from 1 on */
 	struct fs_onloss *onloss; /* NULL: nobody is signalled */
 };
 
 extern const struct fs_type fs_type_root, fs_type_groups, fs_type_group, fs_type_member,
-	fs_type_leaders, fs_type_leader, fs_type_locks, fs_type_lock, fs_type_about, fs_type_fact;
+	fs_type_leaders, fs_type_leader, fs_type_locks, fs_type_lock, fs_type_events, fs_type_event,
+	fs_type_rings, fs_type_ring, fs_type_object, fs_type_about, fs_type_fact;
 extern const struct fuse_lowlevel_ops fs_requests;
 
 static inline struct fs *fs_of(fuse_req_t req)
@@ -330,7 +356,7 @@ struct fs_handle *fs_handle_of(const struct fuse_file_info *);
 /* A call that opens: begins it and makes the handle. NULL: answered. */
 struct fs_call *fs_handle_open(fuse_req_t, struct fs_inode *, const struct fuse_file_info *);
 /* READ of whatever kind. */
-void fs_handle_read(fuse_req_t, struct fs_handle *, size_t size, off_t off);
+void fs_handle_read(fuse_req_t, struct fs_handle *, size_t size, off_t off, int flags);
 /* Sets the content and answers the READ; takes content, a malloced buffer or NULL. */
 void fs_handle_fill(struct fs_call *, char *content, size_t len);
 /* As fill, copying. */
@@ -420,6 +446,10 @@ int fs_lock_errno(int code);
 
 /* ---- groups and members ---- */
 void fs_groups_done(struct fs *);
+/* Of directories that have one entry for each group, of dir->type->child. */
+void fs_groups_lookup(fuse_req_t, struct fs_inode *dir, const char *name);
+void fs_groups_list(struct fs_call *);
+void fs_rings_done(struct fs *);
 /* A holding of the member was let go: the member leaves if that was the last. */
 void fs_member_unbind(struct fs *, struct fs_inode *member);
 /* Who holds the member, by the name of its holdings. */
@@ -448,6 +478,12 @@ struct fs_call *fs_held_create(
 /* Answers a CREATE with what is known now. */
 void fs_held_created(struct fs_call *);
 unsigned fs_file_mode(struct fs *, struct fs_inode *);
+unsigned fs_fixed_mode(struct fs *, struct fs_inode *); /* 0555 */
+
+/* ---- about ---- */
+char *fs_metrics_text(struct fs *); /* malloced; NULL: out of memory */
+/* The coordinator's state is another: wakes who polls. */
+void fs_about_changed(struct fs *);
 
 /* ---- onloss ---- */
 /* Reads /proc/PID/stat; ret_parent may be NULL. Returns 0 or -errno. */

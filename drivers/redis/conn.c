@@ -14,6 +14,8 @@
 #include "coord/loop_uv.h"
 #include "drivers/redis/conn_parts.h"
 
+enum { BYTES_A_MS = 16 }; /* that an answer has to come in with, at least */
+
 /* A look-up cannot be taken back; it only loses its connection. */
 struct redis_lookup {
 	struct redis_conn *conn;
@@ -161,9 +163,20 @@ static void on_opened(void *user)
 	redis_conn_leave(self);
 }
 
+/* It was asked, and has never said anything; with TLS it has said something at least. */
+static bool is_mute(const struct redis_conn *self)
+{
+	bool asked = self->state == CONN_LOGIN || self->state == CONN_OPEN;
+	return asked && !self->spoke && !self->endpoint.tls;
+}
+
 static void on_broken(void *user, int status, const char *text)
 {
-	conn_break_text(user, status, text);
+	struct redis_conn *self = user;
+	char all[REDIS_TEXT_MAX];
+	snprintf(all, sizeof(all), "%s%s", text,
+		is_mute(self) ? " before it answered: is it a redis server?" : "");
+	conn_break_text(self, status, all);
 }
 
 static const struct stream_hooks stream_hooks = {
@@ -243,21 +256,30 @@ static void conn_begin(struct coord_task *task)
 
 /* ---- time ---- */
 
-/* The oldest command has waited long enough, unless its answer is just coming in. */
+/* A long answer is just coming in, and not by drops. Where messages come, none is long. */
+static bool is_hearing(struct redis_conn *self)
+{
+	size_t least = self->checked ? self->checked + BYTES_A_MS * self->endpoint.timeout_ms : 1;
+	bool r = self->heard && !self->hooks->message && self->pending >= least;
+	self->checked = self->pending;
+	return r;
+}
+
+/* The oldest command has waited long enough. */
 static void check_answers(struct redis_conn *self)
 {
 	uint64_t begin;
 	if (self->state != CONN_OPEN || !redis_conn_oldest(self, &begin))
 		return;
 	uint64_t now = coord_now_ms(self->loop);
-	if (self->heard)
+	if (is_hearing(self))
 		begin = now;
 	self->heard = false;
 	if (begin + self->endpoint.timeout_ms > now)
 		coord_timer_start(self->loop, &self->timer, begin + self->endpoint.timeout_ms);
 	else
-		redis_conn_break(self, -ETIMEDOUT, "no answer for %.3g s",
-			(double)self->endpoint.timeout_ms / 1000);
+		redis_conn_break(self, -ETIMEDOUT, "no answer %sfor %.3g s",
+			is_mute(self) ? "at all " : "", (double)self->endpoint.timeout_ms / 1000);
 }
 
 static void conn_time(struct coord_timer *timer)

@@ -238,7 +238,7 @@ static bool is_message(const redisReply *reply)
 static void conn_reply(struct redis_conn *self, const redisReply *reply)
 {
 	self->spoke = true;
-	self->pending = 0;
+	self->pending = self->checked = 0;
 	if (self->hooks->message && is_message(reply)) {
 		self->hooks->message(self->user, reply);
 	} else if (self->first < self->written) {

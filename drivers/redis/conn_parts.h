@@ -47,6 +47,7 @@ struct redis_conn {
 	redisReader *reader;
 	struct redis_reader_limits limits;
 	size_t pending; /* bytes read since the last whole reply */
+	size_t checked; /* of these, when the clock was last looked at */
 	bool spoke; /* one whole reply came */
 	bool heard; /* something of a long reply came since the timer was started */
 	bool bare; /* AUTH without the user's name is tried */

@@ -18,6 +18,7 @@
 enum {
 	PAUSE_MIN_MS = 20,
 	PAUSE_MAX_MS = 1000,
+	PAUSES_A_LEASE = 16,
 	STABLE_MS = 5000, /* up for so long: the next attempts start with short pauses */
 };
 
@@ -139,14 +140,22 @@ static void on_time(struct coord_timer *timer)
 		ping_lane(&self->lanes[i]);
 }
 
+/* So short that a lease outlives several. */
+static uint64_t pause_max(const struct redis_options *options)
+{
+	uint64_t locks = options->lock_timeout_ms, members = options->membership_timeout_ms;
+	uint64_t most = (locks < members ? locks : members) / PAUSES_A_LEASE;
+	return most > PAUSE_MAX_MS ? PAUSE_MAX_MS : most < PAUSE_MIN_MS ? PAUSE_MIN_MS : most;
+}
+
 /* Half of the pause is chance, so that many mounts do not come back at once. */
 static void start_pause(struct redis_link *self)
 {
 	unsigned shift = self->attempts < 8 ? self->attempts : 8;
-	uint64_t pause = (uint64_t)PAUSE_MIN_MS << shift;
+	uint64_t pause = (uint64_t)PAUSE_MIN_MS << shift, most = pause_max(self->options);
 	uint32_t chance;
-	if (pause > PAUSE_MAX_MS)
-		pause = PAUSE_MAX_MS;
+	if (pause > most)
+		pause = most;
 	coord_random(self->loop, &chance, sizeof(chance));
 	pause = pause / 2 + chance % (pause / 2 + 1);
 	self->attempts++;
@@ -234,6 +243,8 @@ void redis_send(struct redis_link *self, enum redis_lane lane, struct redis_cmd 
 		r = redis_conn_send(conn, cmd, argc, argv, lens);
 	if (r < 0)
 		fail_later(self, cmd, r);
+	else
+		self->requests++;
 }
 
 void redis_script(struct redis_link *self, enum redis_lane lane, struct redis_cmd *cmd,
@@ -247,6 +258,8 @@ void redis_script(struct redis_link *self, enum redis_lane lane, struct redis_cm
 		r = redis_conn_script(conn, cmd, script, nkeys, argc, argv, lens);
 	if (r < 0)
 		fail_later(self, cmd, r);
+	else
+		self->requests++;
 }
 
 /* ---- life ---- */
@@ -359,4 +372,9 @@ const char *redis_link_run_id(const struct redis_link *self)
 const char *redis_link_peer(const struct redis_link *self)
 {
 	return self->peer;
+}
+
+uint64_t redis_link_requests(const struct redis_link *self)
+{
+	return self->requests;
 }

@@ -100,6 +100,8 @@ unsigned redis_link_version(const struct redis_link *);
 const char *redis_link_run_id(const struct redis_link *);
 /* host:port or the path of the server in use. */
 const char *redis_link_peer(const struct redis_link *);
+/* Commands sent through it, since it was made. */
+uint64_t redis_link_requests(const struct redis_link *);
 
 /* Sends a command; argv is copied. All that is sent in one turn of the loop leaves in one write for
  * each lane, in order. Without a link cmd->fn gets -EHOSTDOWN with COORD_SENT_NO, later. */

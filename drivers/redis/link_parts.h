@@ -32,6 +32,7 @@ struct redis_link {
 	const struct redis_options *options;
 	const struct redis_link_hooks *hooks;
 	void *user;
+	uint64_t requests;
 	enum redis_link_state state;
 	struct stream_tls *tls, *sentinel_tls;
 	struct redis_sentinel *sentinel; /* NULL: none are used */

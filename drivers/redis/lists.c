@@ -198,6 +198,12 @@ static int scan_answer(struct redis_call *call, const redisReply *reply, int r)
 		coord_table_done(&list->table);
 		return r;
 	}
+	/* Nobody waits any more, and a server that lies has no last cursor. */
+	const struct coord_op *op = call->op;
+	if (op->deadline_ms && coord_now_ms(call->rs->loop) >= op->deadline_ms) {
+		coord_table_done(&list->table);
+		return -ETIMEDOUT;
+	}
 	memcpy(list->cursor, cursor.data, cursor.len);
 	list->cursor[cursor.len] = 0;
 	if (strcmp(list->cursor, "0") == 0)

@@ -141,6 +141,8 @@ void redis_hold_end(struct redis_session *rs, struct redis_hold *hold)
 		return;
 	struct redis_item *item = hold->item;
 	struct redis_beat *beat = hold->beat;
+	if (beat && hold->beat_ends)
+		beat->leaving--;
 	coord_list_remove(&hold->link);
 	coord_list_remove(&hold->in_item);
 	coord_table_remove(&rs->owners, &hold->node);

@@ -203,8 +203,9 @@ void redis_member_join(struct coord_session *session, struct coord_op *op)
 	}
 	redis_arg(&args, key(call, REDIS_KEY_BEAT, COORD_BYTES("")));
 	redis_arg(&args, key(call, REDIS_KEY_SESSION, COORD_BYTES("")));
-	redis_arg_text(&args, "");
+	redis_arg(&args, key(call, REDIS_KEY_CLAIM, coord_bytes_of(rs->config->member)));
 	redis_arg_text(&args, op->flags & COORD_OP_REPLACE_STALE ? "r" : "");
+	redis_arg_text(&args, rs->config->member);
 	if (args.bad) {
 		redis_hold_end(rs, hold);
 		refuse(call, -ENOMEM);
@@ -269,6 +270,14 @@ static int leave_answer(struct redis_call *call, const redisReply *reply, int r)
 	return r;
 }
 
+static void hold_leaves(struct redis_hold *hold)
+{
+	hold->leaving = true;
+	if (hold->beat && !hold->beat_ends)
+		hold->beat->leaving++;
+	hold->beat_ends = hold->beat;
+}
+
 void redis_member_leave(struct coord_session *session, struct coord_op *op)
 {
 	struct redis_args args = {0};
@@ -279,14 +288,15 @@ void redis_member_leave(struct coord_session *session, struct coord_op *op)
 	owner_of(op, owner);
 	struct redis_hold *hold = op->grant ? coord_grant_data(op->grant) : NULL;
 	if (hold && hold->grant)
-		hold->leaving = true;
-	struct redis_beat *beat = beat_find(call->rs, op->member);
+		hold_leaves(hold);
+	const struct redis_beat *beat = beat_find(call->rs, op->member);
+	bool last = beat && beat->uses == beat->leaving + (!op->grant && beat->adopted);
 	if (!op->grant && !(op->flags & COORD_OP_ADOPT)) {
 		refuse(call, -EPERM);
 	} else if (!member_args(call, owner, &args)) {
 		refuse(call, -ENOMEM);
 	} else {
-		redis_arg_text(&args, beat && beat->uses == 1 ? "l" : "");
+		redis_arg_text(&args, last ? "l" : "");
 		redis_arg(&args, key(call, REDIS_KEY_TELL, COORD_BYTES("")));
 		redis_call_run(call, REDIS_TRACKED, REDIS_SCRIPT_LEAVE, &args);
 	}

@@ -6,11 +6,14 @@
  * has one too. Renewing is one pipelined trip of small scripts on the connection that does not track.
  * An epoch begins with a new link and ends with close, which gives up what is left of it.
  */
+#include "drivers/redis/conn.h"
 #include "drivers/redis/redis.h"
 
 #include <assert.h>
 #include <stdio.h>
 #include <syslog.h>
+
+enum { TELL_BAD_MS = 1000 };
 
 /* ---- Answers ---- */
 
@@ -158,6 +161,32 @@ static int reply_status(const redisReply *reply)
 	return script || reply->type == REDIS_REPLY_ERROR ? redis_code_errno(reply) : 0;
 }
 
+/* Whoever looks after the server must know where to look. Each moment only one is told. */
+static void tell_bad(struct redis_call *call, const redisReply *reply)
+{
+	static const char *const kinds[COORD_KINDS] = {[COORD_LOCK] = "lock",
+		[COORD_LEADER] = "the leadership of group",
+		[COORD_MEMBER] = "group",
+		[COORD_GROUP] = "group"};
+	struct redis_session *rs = call->rs;
+	char key[REDIS_KEY_MAX], name[REDIS_KEY_MAX], why[160];
+	uint64_t now = coord_now_ms(rs->loop);
+	if (now < rs->told_bad_ms + TELL_BAD_MS)
+		return;
+	rs->told_bad_ms = now;
+	if (reply->type == REDIS_REPLY_ERROR) {
+		const struct coord_key *of = &call->op->key;
+		redis_printable(reply->str, reply->len, why, sizeof(why));
+		redis_printable(of->name.data, of->name.len, name, sizeof(name));
+		coord_log(LOG_WARNING, "redis: a key of %s '%s' holds something else: %s",
+			kinds[of->kind], name, why);
+		return;
+	}
+	size_t len = redis_key(&rs->keys, REDIS_KEY_TOKEN, COORD_BYTES(""), key);
+	redis_printable(key, len, name, sizeof(name));
+	coord_log(LOG_WARNING, "redis: the key %s holds no token", name);
+}
+
 static void call_reply(
 	struct redis_cmd *cmd, int status, enum coord_sent sent, const redisReply *reply)
 {
@@ -166,6 +195,8 @@ static void call_reply(
 	if (sent != COORD_SENT_NO)
 		call->op->sent_ms = cmd->sent_ms;
 	int r = status ? redis_status(status) : reply_status(reply);
+	if (r == -EBADMSG)
+		tell_bad(call, reply);
 	r = call->answer(call, status ? NULL : reply, r);
 	if (r != REDIS_MORE)
 		call_end(call, r, !status && reply->type != REDIS_REPLY_ERROR);
@@ -234,6 +265,18 @@ static int open_refused(struct redis_session *rs, struct coord_op *op, const red
 	return row->name.data && row->data.data ? -EEXIST : -ENOMEM;
 }
 
+/* The scripts that keep the claim tell when they found something else there. */
+static void junk_replaced(const struct redis_session *rs, const redisReply *reply)
+{
+	char key[REDIS_KEY_MAX], text[REDIS_KEY_MAX];
+	if (redis_integer(reply, 1) != 1)
+		return;
+	size_t len = redis_key(&rs->keys, REDIS_KEY_CLAIM, coord_bytes_of(rs->config->member), key);
+	redis_printable(key, len, text, sizeof(text));
+	coord_log(
+		LOG_WARNING, "redis: the key %s held nothing that a mount writes: replaced", text);
+}
+
 static int open_answer(struct redis_call *call, const redisReply *reply, int r)
 {
 	struct redis_session *rs = call->rs;
@@ -243,6 +286,8 @@ static int open_answer(struct redis_call *call, const redisReply *reply, int r)
 		r = open_refused(rs, call->op, reply);
 	if (reply && reply->type == REDIS_REPLY_ERROR)
 		snprintf(rs->down_text, sizeof(rs->down_text), "redis: %s", reply->str);
+	if (reply && r == 0)
+		junk_replaced(rs, reply);
 	open_end(rs, r);
 	return REDIS_MORE;
 }
@@ -304,7 +349,6 @@ static void link_down(void *user, int status, const char *text)
 	}
 	if (rs->closing)
 		return;
-	coord_log(LOG_WARNING, "redis: %s", text);
 	coord_session_event(rs->session, rs->epoch, COORD_EVENT_DISCONNECTED);
 }
 
@@ -432,12 +476,14 @@ static void renewal_end(struct renewal *renewal)
 	redis_piece_free(renewal);
 }
 
-/* Each of the part is alive, or gone. */
+/* Each of the part is alive, or gone, or has to be asked about again. */
 static int part_told(struct part *part, const redisReply *reply)
 {
 	struct redis_session *rs = part->renewal->rs;
 	if (part->len && reply->elements != 1 + part->len)
 		return -EIO;
+	if (!part->len)
+		junk_replaced(rs, reply);
 	for (unsigned i = 0; i < part->len; i++) {
 		struct redis_hold *hold =
 			redis_hold_find(rs, (struct coord_bytes){part->owners[i], REDIS_OWNER_LEN});
@@ -447,7 +493,7 @@ static int part_told(struct part *part, const redisReply *reply)
 					  : rs->options.membership_timeout_ms;
 		if (redis_integer(reply, 1 + i) == 1)
 			coord_grant_renewed(rs->session, hold->grant, part->cmd.sent_ms, ttl);
-		else
+		else if (redis_integer(reply, 1 + i) == 0)
 			redis_hold_lost(rs, hold);
 	}
 	return 0;
@@ -589,11 +635,14 @@ static void renew_claim(struct renewal *renewal)
 {
 	struct redis_session *rs = renewal->rs;
 	struct redis_args args = {0};
+	char identity[COORD_IDENTITY_MAX];
 	struct part *part = part_new(renewal);
 	if (!part)
 		return;
 	claim_args(rs, renewal->op, &args);
 	redis_arg_number(&args, rs->ttl_ms);
+	redis_arg(&args, (struct coord_bytes){
+				 identity, coord_identity_format(&rs->config->identity, identity)});
 	if (args.bad) {
 		renewal->status = -ENOMEM;
 		redis_piece_free(part);
@@ -745,6 +794,12 @@ static int redis_map_name(struct coord_session *session, enum coord_kind kind,
 
 static const char *const redis_schemes[] = {"redis", NULL};
 
+static uint64_t redis_requests(struct coord_session *session)
+{
+	const struct redis_session *rs = coord_session_data(session);
+	return redis_link_requests(rs->link);
+}
+
 const struct coord_driver toozfs_driver __attribute__((visibility("default"))) = {
 	.abi = COORD_DRIVER_ABI,
 	.name = "redis",
@@ -784,4 +839,5 @@ const struct coord_driver toozfs_driver __attribute__((visibility("default"))) =
 	.lock_list = redis_lock_list,
 	.lock_break = redis_lock_break,
 	.unwatch = redis_unwatch,
+	.requests = redis_requests,
 };

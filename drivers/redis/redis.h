@@ -49,6 +49,7 @@ struct redis_session {
 	uint64_t ttl_ms; /* the shorter of the leases */
 	struct coord_op *opening, *closing;
 	char down_text[160]; /* why it is not up */
+	uint64_t told_bad_ms; /* when the log was told of a key that holds something else */
 	struct coord_bytes
 		tell; /* the key that others write when they remove a member of ours; owned */
 	struct redis_cmd tell_cmd;
@@ -262,6 +263,7 @@ struct redis_hold {
 	char owner[REDIS_OWNER_LEN + 1];
 	char value[REDIS_OWNER_LEN + 3]; /* what the lock's keys hold */
 	bool held, leaving; /* confirmed; given up, or the core was told that it is gone */
+	bool beat_ends; /* its leave was sent: it is among the beat's leaving */
 };
 
 /* 0 or -ENOMEM. */
@@ -301,6 +303,7 @@ void redis_beat_put(struct redis_session *, struct redis_beat *);
 struct redis_beat {
 	struct coord_node node;
 	unsigned uses; /* memberships */
+	unsigned leaving; /* of these; the leave of the last ends the beat, too */
 	bool adopted; /* the mount's own id, in a group that it did not join */
 	uint32_t key_len, beaters_len;
 	char text[]; /* id, beat, beaters */

@@ -40,7 +40,8 @@
 	"local function ms() return math.floor(us() / 1000) end\n"                                 \
 	"local function text(number) return string.format('%.0f', number) end\n"
 
-/* Of the keys of one lock: what they hold, how it is ours, and giving it up. */
+/* Of the keys of one lock: what they hold, how it is ours, and giving it up. What needs memory comes last in verify:
+ * a full server lets a script finish what it began. */
 #define HELD                                                                                       \
 	"local function values(keys)\n"                                                            \
 	"  local v, same, free = {}, true, true\n"                                                 \
@@ -81,7 +82,7 @@
 	"  end\n"                                                                                  \
 	"  if gen then\n"                                                                          \
 	"    local top = redis.call('ZREVRANGE', sharers, 0, 0, 'WITHSCORES')\n"                   \
-	"    if same and top[1] and tonumber(top[2]) > ms() then\n"                                \
+	"    if same and top[1] and tonumber(top[2]) > ms() and tonumber(top[2]) < 9e15 then\n"    \
 	"      for i = 1, #keys do redis.call('PEXPIREAT', keys[i], text(tonumber(top[2]))) end\n" \
 	"    else\n"                                                                               \
 	"      for i = 1, #keys do if v[i] == gen then redis.call('DEL', keys[i]) end end\n"       \
@@ -98,12 +99,12 @@
 	"  if not mode then release(keys, record, sharers, owner) return end\n"                    \
 	"  local longer = mode == 's' and extend or function(key, t) redis.call('PEXPIRE', key, "  \
 	"t) end\n"                                                                                 \
+	"  for i = 1, #keys do longer(keys[i], ttl) end\n"                                         \
+	"  longer(record, ttl)\n"                                                                  \
 	"  if mode == 's' then\n"                                                                  \
 	"    redis.call('ZADD', sharers, text(ms() + ttl), generation(v[1]) .. ':' .. owner)\n"    \
 	"    extend(sharers, ttl)\n"                                                               \
 	"  end\n"                                                                                  \
-	"  for i = 1, #keys do longer(keys[i], ttl) end\n"                                         \
-	"  longer(record, ttl)\n"                                                                  \
 	"  return mode, v[1]\n"                                                                    \
 	"end\n"
 
@@ -138,7 +139,7 @@
 	"local value = mode == 'x' and owner or 'S:' .. owner\n"                                   \
 	"local function token()\n"                                                                 \
 	"  local last = tonumber(redis.call('GET', counter) or '0')\n"                             \
-	"  if not last or last >= 9e15 then return end\n"                                          \
+	"  if not last or not (last < 9e15) then return end\n"                                     \
 	"  local t = text(math.max(last + 1, us()))\n"                                             \
 	"  redis.call('SET', counter, t)\n"                                                        \
 	"  return t\n"                                                                             \
@@ -297,78 +298,124 @@ static const char rows_body[] =
 	      "end\n"
 	      "return r\n";
 
+/* One of many: what is the matter with it is no matter of the others. 1 for true, 0 for false and for a key of a
+ * type that is none of ours, 2 where a full server cannot tell. */
+#define APART                                                                                      \
+	"local function apart(fn, ...)\n"                                                          \
+	"  local good, what = pcall(fn, ...)\n"                                                    \
+	"  if good then return what and 1 or 0 end\n"                                              \
+	"  local why = type(what) == 'table' and what.err or tostring(what)\n"                     \
+	"  if string.find(why, 'WRONGTYPE', 1, true) then return 0 end\n"                          \
+	"  if string.find(why, 'OOM', 1, true) then return 2 end\n"                                \
+	"  error(what, 0)\n"                                                                       \
+	"end\n"
+
 /* ARGV: ttl, how many keys a lock has, then for each lock its owner. KEYS: for each these, its record and its
- * sharers. The answer: code, then for each 1 or 0. */
-static const char renew_body[] = CLOCK HELD
+ * sharers. The answer: code, then for each what apart gives. */
+static const char renew_body[] = CLOCK HELD APART
 	"local ttl, n = tonumber(ARGV[1]), tonumber(ARGV[2])\n"
 	"local r = {0}\n"
 	"for i = 3, #ARGV do\n"
 	"  local at, keys = (i - 3) * (n + 2), {}\n"
 	"  for k = 1, n do keys[k] = KEYS[at + k] end\n"
-	"  r[#r + 1] = verify(keys, KEYS[at + n + 1], KEYS[at + n + 2], ARGV[i], ttl) and 1 or 0\n"
+	"  r[#r + 1] = apart(verify, keys, KEYS[at + n + 1], KEYS[at + n + 2], ARGV[i], ttl)\n"
 	"end\n"
 	"return r\n";
 
 /* ---- Sessions ---- */
 
+/* Whose a claim is: nil if there is none, '' if it is nothing that a mount wrote; and its text. */
+#define CLAIM                                                                                      \
+	"local function claim(key)\n"                                                              \
+	"  local c = redis.pcall('GET', key)\n"                                                    \
+	"  if not c then return end\n"                                                             \
+	"  if type(c) ~= 'string' then return '' end\n"                                            \
+	"  return string.match(c, '^(' .. string.rep('%x', 16) .. ')\\n') or '', c\n"              \
+	"end\n"
+
 /* ARGV: claim, session's key, session, identity, ttl, member id, a session that may be replaced, what the
- * keys of sessions begin with. */
-static const char open_body[] =
-	"local c = redis.call('GET', ARGV[1])\n"
-	"local s = c and string.match(c, '^(%x+)\\n')\n"
-	"if c and s ~= ARGV[3] and (s ~= ARGV[7] or ARGV[7] == '') then return {4, c} end\n"
+ * keys of sessions begin with. What is no claim, and that of a session that is no more, keeps nobody out. The
+ * answer: code, and the other's claim, or whether junk was replaced. */
+static const char open_body[] = CLAIM
+	"local s, c = claim(ARGV[1])\n"
+	"local known = s and s ~= ''\n"
+	"if known and s ~= ARGV[3] and s ~= ARGV[7] and redis.call('EXISTS', ARGV[8] .. s) == 1 "
+	"then\n"
+	"  return {4, c}\n"
+	"end\n"
 	"redis.call('SET', ARGV[1], ARGV[3] .. '\\n' .. ARGV[4], 'PX', ARGV[5])\n"
 	"redis.call('SET', ARGV[2], ARGV[6], 'PX', ARGV[5])\n"
 	/* The members of the one that was replaced are dead from now on. */
-	"if s and s ~= ARGV[3] then redis.call('DEL', ARGV[8] .. s) end\n"
-	"return {0}\n";
+	"if known and s ~= ARGV[3] then redis.call('DEL', ARGV[8] .. s) end\n"
+	"return {0, s == '' and 1 or 0}\n";
 
 /* ARGV: claim, session's key, session. */
 static const char close_body[] =
-	"local c = redis.call('GET', ARGV[1])\n"
-	"if c and string.match(c, '^(%x+)\\n') == ARGV[3] then redis.call('DEL', ARGV[1]) end\n"
-	"redis.call('DEL', ARGV[2])\n"
-	"return {0}\n";
+	CLAIM "if claim(ARGV[1]) == ARGV[3] then redis.call('DEL', ARGV[1]) end\n"
+	      "redis.call('DEL', ARGV[2])\n"
+	      "return {0}\n";
 
-/* ARGV: claim, session's key, session, ttl. */
+/* ARGV: claim, session's key, session, ttl, identity. The answer: code, and whether junk was replaced. */
 static const char alive_body[] =
-	"local c = redis.call('GET', ARGV[1])\n"
-	"if not c or string.match(c, '^(%x+)\\n') ~= ARGV[3] then return {2} end\n"
-	"if redis.call('PEXPIRE', ARGV[2], ARGV[4]) == 0 then return {2} end\n"
-	"redis.call('PEXPIRE', ARGV[1], ARGV[4])\n"
-	"return {0}\n";
+	CLAIM "local s = claim(ARGV[1])\n"
+	      "if s ~= ARGV[3] and s ~= '' then return {2} end\n"
+	      "if redis.call('PEXPIRE', ARGV[2], ARGV[4]) == 0 then return {2} end\n"
+	      "redis.call('PEXPIRE', ARGV[1], ARGV[4])\n"
+	      "if s ~= '' then return {0, 0} end\n"
+	      "local r = redis.pcall('SET', ARGV[1], ARGV[3] .. '\\n' .. ARGV[5], 'PX', ARGV[4])\n"
+	      "return {0, r.ok and 1 or 0}\n";
 
-/* KEYS: for each membership the group and its owners. ARGV: for each the member and the owner. */
+/* KEYS: for each membership the group and its owners. ARGV: for each the member and the owner. The answer: code,
+ * then for each what apart gives. */
 static const char renew_members_body[] =
-	"local r = {0}\n"
-	"for i = 1, #KEYS, 2 do\n"
-	"  local there = redis.call('HEXISTS', KEYS[i], ARGV[i]) == 1\n"
-	"  local rec = redis.call('HGET', KEYS[i + 1], ARGV[i])\n"
-	"  local ours = rec and string.sub(rec, 1, 32) == ARGV[i + 1]\n"
-	"  if ours and not there then redis.call('HDEL', KEYS[i + 1], ARGV[i]) end\n"
-	"  r[#r + 1] = there and ours and 1 or 0\n"
-	"end\n"
-	"return r\n";
+	APART "local function ours(group, owners, member, owner)\n"
+	      "  local there = redis.call('HEXISTS', group, member) == 1\n"
+	      "  local rec = redis.call('HGET', owners, member)\n"
+	      "  local mine = rec and string.sub(rec, 1, 32) == owner\n"
+	      "  if mine and not there then redis.call('HDEL', owners, member) end\n"
+	      "  return there and mine\n"
+	      "end\n"
+	      "local r = {0}\n"
+	      "for i = 1, #KEYS, 2 do r[#r + 1] = apart(ours, KEYS[i], KEYS[i + 1], ARGV[i], "
+	      "ARGV[i + 1]) "
+	      "end\n"
+	      "return r\n";
 
-/* A beat is never shortened: a Python client of the same id may have a longer one. Whose time to live is not what
- * we gave it was set by such a client, and is left to it in the end. */
+/* A beat is never shortened: a Python client of the same id may have a longer one. One that ends when we said (due)
+ * is ours, and another was set by such a client, and is left to it in the end. Ours ends one millisecond early,
+ * so that a client with the same time to live, who comes later, does not hit it by chance. Servers before 7 do not
+ * say when a key ends, but how long it has. */
 #define BEAT                                                                                       \
+	"local function ends(key)\n"                                                               \
+	"  local at = redis.pcall('PEXPIRETIME', key)\n"                                           \
+	"  if type(at) == 'number' then return at, 0 end\n"                                        \
+	"  local left, t = redis.call('PTTL', key), redis.call('TIME')\n"                          \
+	"  if left < 0 then return left, 0 end\n"                                                  \
+	"  return left + math.floor(t[1] * 1000 + t[2] / 1000), 2\n"                               \
+	"end\n"                                                                                    \
 	"local function foreign(key, beaters)\n"                                                   \
-	"  local left, due = redis.call('PTTL', key), tonumber(redis.call('HGET', beaters, "       \
-	"'due') or '0')\n"                                                                         \
-	"  if left == -2 then return false, left end\n"                                            \
-	"  return left == -1 or math.abs(ms() + left - (due or 0)) > 50, left\n"                   \
+	"  local at, slack = ends(key)\n"                                                          \
+	"  if at == -2 then return false, at end\n"                                                \
+	"  local due = tonumber(redis.call('HGET', beaters, 'due') or '0') or 0\n"                 \
+	"  return not (math.abs(at - due) <= slack), at\n"                                         \
+	"end\n"                                                                                    \
+	"local function clean(beaters)\n"                                                          \
+	"  local kind = redis.call('TYPE', beaters).ok\n"                                          \
+	"  if kind ~= 'hash' and kind ~= 'none' then redis.call('DEL', beaters) end\n"             \
 	"end\n"                                                                                    \
 	"local function beat(key, beaters, ttl, session)\n"                                        \
-	"  local other, left = foreign(key, beaters)\n"                                            \
-	"  if left == -2 then redis.call('PSETEX', key, ttl, 'Not dead!')\n"                       \
-	"  elseif left >= 0 and left < ttl then redis.call('PEXPIRE', key, ttl) end\n"             \
+	"  clean(beaters)\n"                                                                       \
+	"  local other, at = foreign(key, beaters)\n"                                              \
+	"  local due = ms() + ttl - 1\n"                                                           \
+	"  if at == -2 then redis.call('PSETEX', key, ttl, 'Not dead!') end\n"                     \
+	"  if at ~= -1 and at < due then redis.call('PEXPIREAT', key, text(due)) end\n"            \
 	"  if other then redis.pcall('HSET', beaters, 'foreign', '1') end\n"                       \
-	"  redis.pcall('HSET', beaters, 'due', text(ms() + math.max(left, ttl)))\n"                \
+	"  redis.pcall('HSET', beaters, 'due', text(math.max(at, due)))\n"                         \
 	"  redis.pcall('HSET', beaters, session, '1')\n"                                           \
-	"  redis.call('PEXPIRE', beaters, ttl)\n"                                                  \
+	"  if redis.call('PTTL', beaters) < ttl then redis.call('PEXPIRE', beaters, ttl) end\n"    \
 	"end\n"                                                                                    \
 	"local function unbeat(key, beaters, session)\n"                                           \
+	"  clean(beaters)\n"                                                                       \
 	"  redis.call('HDEL', beaters, session)\n"                                                 \
 	"  local due, other = redis.call('HEXISTS', beaters, 'due'), redis.call('HEXISTS', "       \
 	"beaters, 'foreign')\n"                                                                    \
@@ -378,8 +425,8 @@ static const char renew_members_body[] =
 	"end\n"
 
 /* KEYS: for each member id its beat and its beaters. ARGV: ttl, session. */
-static const char renew_beats_body[] = CLOCK BEAT
-	"for i = 1, #KEYS, 2 do beat(KEYS[i], KEYS[i + 1], tonumber(ARGV[1]), ARGV[2]) end\n"
+static const char renew_beats_body[] = CLOCK APART BEAT
+	"for i = 1, #KEYS, 2 do apart(beat, KEYS[i], KEYS[i + 1], tonumber(ARGV[1]), ARGV[2]) end\n"
 	"return {0}\n";
 
 /* ---- Groups and members ---- */
@@ -413,10 +460,17 @@ static const char group_delete_body[] =
 	      "redis.call('DEL', KEYS[1], ARGV[2])\n"
 	      "return {0}\n";
 
-/* All members, their beats asked for by the thousand. fn(member, data, record, alive) */
+/* All members, with their data or without, their beats asked for by the thousand. fn(member, data, record, alive) */
 #define MEMBERS                                                                                    \
-	"local function members(group, owners, beats, sessions, fn)\n"                             \
-	"  local all, recs, lives = redis.call('HGETALL', group), {}, {}\n"                        \
+	"local function fields(group, with)\n"                                                     \
+	"  if with then return redis.call('HGETALL', group) end\n"                                 \
+	"  local all = {}\n"                                                                       \
+	"  for i, m in ipairs(redis.call('HKEYS', group)) do all[2 * i - 1], all[2 * i] = m, '' "  \
+	"end\n"                                                                                    \
+	"  return all\n"                                                                           \
+	"end\n"                                                                                    \
+	"local function members(group, with, owners, beats, sessions, fn)\n"                       \
+	"  local all, recs, lives = fields(group, with), {}, {}\n"                                 \
 	"  local o = redis.call('HGETALL', owners)\n"                                              \
 	"  for i = 1, #o, 2 do recs[o[i]] = o[i + 1] end\n"                                        \
 	"  for at = 1, #all, 2000 do\n"                                                            \
@@ -440,29 +494,30 @@ static const char group_delete_body[] =
 /* KEYS: group, the keys of its leader's lock. ARGV: owners, record of the lock, what beats and what sessions begin
  * with, with data, may write. The answer: code, value of each lock key, record, then for each member its
  * name, data, record. */
-static const char group_read_body[] =
-	MEMBERS "if redis.call('EXISTS', KEYS[1]) == 0 then return {3} end\n"
-		"local r, dead = {0}, {}\n"
-		"for i = 2, #KEYS do r[i] = redis.call('GET', KEYS[i]) end\n"
-		"r[#KEYS + 1] = redis.call('GET', ARGV[2])\n"
-		"local n, size = #KEYS + 1, 0\n"
-		"members(KEYS[1], ARGV[1], ARGV[3], ARGV[4], function(m, data, rec, alive)\n"
-		"  if not alive then dead[#dead + 1] = m return end\n"
-		"  size = size + #m + (rec and #rec or 0) + (ARGV[5] ~= '' and #data or 0)\n"
-		"  if size > 48 * 1024 * 1024 then return end\n"
-		"  r[n + 1], r[n + 2], r[n + 3] = m, ARGV[5] ~= '' and data or '', rec or ''\n"
-		"  n = n + 3\n"
-		"end)\n"
-		/* As tooz does: who reads a group removes those who died. */
-		"if ARGV[6] ~= '' and #dead > 0 then\n"
-		"  for _, m in ipairs(dead) do\n"
-		"    redis.call('HDEL', KEYS[1], m)\n"
-		"    redis.call('HDEL', ARGV[1], m)\n"
-		"  end\n"
-		"  redis.call('EXISTS', unpack(KEYS))\n"
-		"end\n"
-		"if size > 48 * 1024 * 1024 then return {8} end\n"
-		"return r\n";
+static const char group_read_body[] = MEMBERS
+	"if redis.call('EXISTS', KEYS[1]) == 0 then return {3} end\n"
+	"local r, dead = {0}, {}\n"
+	"for i = 2, #KEYS do r[i] = redis.call('GET', KEYS[i]) end\n"
+	"r[#KEYS + 1] = redis.call('GET', ARGV[2])\n"
+	"local n, size = #KEYS + 1, #(r[#KEYS + 1] or '')\n"
+	"for i = 2, #KEYS do size = size + #(r[i] or '') end\n"
+	"members(KEYS[1], ARGV[5] ~= '', ARGV[1], ARGV[3], ARGV[4], function(m, data, rec, alive)\n"
+	"  if not alive then dead[#dead + 1] = m return end\n"
+	"  size = size + #m + (rec and #rec or 0) + #data\n"
+	"  if size > 48 * 1024 * 1024 then return end\n"
+	"  r[n + 1], r[n + 2], r[n + 3] = m, data, rec or ''\n"
+	"  n = n + 3\n"
+	"end)\n"
+	/* As tooz does: who reads a group removes those who died. */
+	"if ARGV[6] ~= '' and #dead > 0 then\n"
+	"  for _, m in ipairs(dead) do\n"
+	"    redis.call('HDEL', KEYS[1], m)\n"
+	"    redis.call('HDEL', ARGV[1], m)\n"
+	"  end\n"
+	"  redis.call('EXISTS', unpack(KEYS))\n"
+	"end\n"
+	"if size > 48 * 1024 * 1024 or n > 1000000 then return {8} end\n"
+	"return r\n";
 
 /* For a watch: tracks, and says whether one has died and when the next can. KEYS: group. ARGV: owners,
  * what beats and what sessions begin with. The answer: code, dead, milliseconds or -1. */
@@ -482,21 +537,28 @@ static const char group_look_body[] =
 	"return {0, dead, next}\n";
 
 /* KEYS: group. ARGV: owners, member, data, owner, ttl, beat, beaters, session, what beats and what sessions begin
- * with, counter, replace. */
-static const char join_body[] =
-	CLOCK BEAT ALIVE "if redis.call('EXISTS', KEYS[1]) == 0 then return {3} end\n"
-			 "if redis.call('HEXISTS', KEYS[1], ARGV[2]) == 1 then\n"
-			 "  local rec = redis.call('HGET', ARGV[1], ARGV[2])\n"
-			 "  local mine = rec and string.sub(rec, 1, 16) == ARGV[8]\n"
-			 "  if alive(ARGV[9], ARGV[10], ARGV[2], rec) and not (mine and ARGV[12] "
-			 "~= '') then return {4} end\n"
-			 "end\n"
-			 "local born = text(us())\n"
-			 "redis.call('HSET', KEYS[1], ARGV[2], ARGV[3])\n"
-			 "redis.call('HSET', ARGV[1], ARGV[2], ARGV[4] .. ' ' .. born .. ' 1 ' .. "
-			 "born .. ' ' .. born)\n"
-			 "beat(ARGV[6], ARGV[7], tonumber(ARGV[5]), ARGV[8])\n"
-			 "return {0}\n";
+ * with, the claim on the mount's id, replace, the mount's id. Without its session, as on a server that was
+ * emptied, the member would count as dead: it is there again, until the mount finds out what else is missing. */
+static const char join_body[] = CLOCK BEAT ALIVE CLAIM
+	"if redis.call('EXISTS', KEYS[1]) == 0 then return {3} end\n"
+	"if redis.call('HEXISTS', KEYS[1], ARGV[2]) == 1 then\n"
+	"  local rec = redis.call('HGET', ARGV[1], ARGV[2])\n"
+	"  local mine = rec and string.sub(rec, 1, 16) == ARGV[8]\n"
+	"  if alive(ARGV[9], ARGV[10], ARGV[2], rec) and not (mine and ARGV[12] "
+	"~= '') then return {4} end\n"
+	"end\n"
+	"local session = ARGV[10] .. ARGV[8]\n"
+	"if redis.call('EXISTS', session) == 0 then\n"
+	"  local s = claim(ARGV[11])\n"
+	"  if s and s ~= '' and s ~= ARGV[8] then return {2} end\n"
+	"  redis.call('SET', session, ARGV[13], 'PX', ARGV[5])\n"
+	"end\n"
+	"local born = text(us())\n"
+	"redis.call('HSET', KEYS[1], ARGV[2], ARGV[3])\n"
+	"redis.call('HSET', ARGV[1], ARGV[2], ARGV[4] .. ' ' .. born .. ' 1 ' .. "
+	"born .. ' ' .. born)\n"
+	"beat(ARGV[6], ARGV[7], tonumber(ARGV[5]), ARGV[8])\n"
+	"return {0}\n";
 
 /* Whose the member is: ARGV 1 owners, 2 member, 4 owner or nothing for anybody's. */
 #define OURS                                                                                       \
@@ -536,6 +598,7 @@ static const char member_get_body[] =
 	ALIVE "local data = redis.call('HGET', KEYS[1], ARGV[2])\n"
 	      "local rec = redis.call('HGET', ARGV[1], ARGV[2])\n"
 	      "if not data or not alive(ARGV[3], ARGV[4], ARGV[2], rec) then return {3} end\n"
+	      "if #data > 48 * 1024 * 1024 then return {8} end\n"
 	      "return {0, data, rec or ''}\n";
 
 static const char *const bodies[REDIS_SCRIPTS] = {

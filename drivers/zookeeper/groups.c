@@ -226,8 +226,8 @@ static int member_ask(struct coord_op *op, struct coord_row *row)
 		return 0;
 	zk_path_member(zs->root, op->key.name, row->name, path);
 	if (watch) {
-		struct zk_watch *armed = zk_watch_get(zs, op->key, false);
-		int r = armed ? zk_watch_node(armed, path) : -ENOMEM;
+		struct zk_watch *armed = zk_watch_find(zs, op->key);
+		int r = armed ? zk_watch_node(armed, path) : 0;
 		if (r)
 			return r;
 	}
@@ -339,7 +339,8 @@ void zk_group_read(struct coord_session *session, struct coord_op *op)
 			return;
 	}
 	if (bare) {
-		zk_failed(op, zk_exists(zs, op, zo->path, watch, group_seen, NULL));
+		/* Not exists: that would leave a watch for each name that is not there. */
+		zk_failed(op, zk_get(zs, op, zo->path, watch, group_seen, NULL));
 		return;
 	}
 	zo->left = 2;

@@ -12,6 +12,9 @@
  *
  * A create whose answer was lost is found again by the owner value in its name. A list counts as proof
  * behind our own create, which all servers agreed upon, or behind a sync; see session.c.
+ *
+ * Who waits keeps his place over connections that break, at any step: he is parked then, and looks again when
+ * there is another.
  */
 #include "drivers/zookeeper/session.h"
 
@@ -111,15 +114,46 @@ static void granted(struct coord_op *op)
 }
 
 static void queue_listed(struct zk_req *req);
+static void sought(struct zk_req *req);
+
+/* A request could not be made (0: it could), and there may be a node that nobody must forget. */
+static bool step_failed(struct coord_op *op, int r)
+{
+	if (r)
+		zk_answer(op, r, COORD_SENT_UNKNOWN);
+	return r;
+}
+
+/* A step went wrong, and there may be a node. Without a connection there will be another, or an end of the
+ * session. */
+static void step_broke(struct coord_op *op, int rc)
+{
+	struct zk_op *zo = zk_op_of(op);
+	enum coord_sent sent;
+	int status = zk_error(rc, &sent);
+	zk_op_forget(op);
+	if (rc == ZCONNECTIONLOSS && (op->flags & COORD_OP_WAIT) && !zo->cancelled)
+		zo->parked = true;
+	else
+		zk_answer(op, status, COORD_SENT_UNKNOWN);
+}
+
+static void synced(struct zk_req *req)
+{
+	if (req->rc != ZOK)
+		step_broke(req->op, req->rc);
+}
 
 /* Behind a sync, the list is what the leader knows. */
 static void recheck(struct coord_op *op)
 {
 	struct zk_op *zo = zk_op_of(op);
 	struct zk_session *zs = zo->zs;
+	bool known = zk_grant_of(op->grant)->state == ZK_NODE_THERE;
 	zo->parked = false;
-	if (!zk_failed(op, zk_sync(zs, op, zo->path, zk_ignore, NULL)))
-		zk_failed(op, zk_children(zs, op, zo->path, false, queue_listed, NULL));
+	if (!step_failed(op, zk_sync(zs, op, zo->path, synced, NULL)))
+		step_failed(op,
+			zk_children(zs, op, zo->path, false, known ? queue_listed : sought, NULL));
 }
 
 static void before_fired(struct zk_interest *interest)
@@ -137,7 +171,7 @@ static void before_seen(struct zk_req *req)
 	struct coord_op *op = req->op;
 	struct zk_op *zo = zk_op_of(op);
 	if (req->rc != ZOK && req->rc != ZNONODE) {
-		zk_answer_rc(op, req->rc);
+		step_broke(op, req->rc);
 		return;
 	}
 	if (zo->cancelled) {
@@ -165,8 +199,8 @@ static void wait_for(struct coord_op *op, const struct zk_candidate *before)
 	strcat(path, before->name);
 	zo->interest.fn = before_fired;
 	zo->waited = true;
-	if (!zk_failed(op, zk_interest_add(zo->zs, &zo->interest, path)))
-		zk_failed(op, zk_get(zo->zs, op, path, true, before_seen, NULL));
+	if (!step_failed(op, zk_interest_add(zo->zs, &zo->interest, path, true)))
+		step_failed(op, zk_get(zo->zs, op, path, true, before_seen, NULL));
 }
 
 static void queue_listed(struct zk_req *req)
@@ -177,7 +211,7 @@ static void queue_listed(struct zk_req *req)
 	if (zg->state != ZK_NODE_THERE)
 		return; /* the create failed, and its answer is what counts */
 	if (req->rc != ZOK && req->rc != ZNONODE) {
-		zk_answer_rc(op, req->rc);
+		step_broke(op, req->rc);
 		return;
 	}
 	struct queue queue = {0};
@@ -194,6 +228,56 @@ static void queue_listed(struct zk_req *req)
 		withdraw(op, -EBUSY);
 	} else {
 		wait_for(op, &queue.before);
+	}
+}
+
+/* Of a create with an unknown end: is it among the children? */
+static bool find_name(struct zk_req *req, struct zk_grant *zg, struct queue *ret)
+{
+	*ret = (struct queue){0};
+	if (req->rc == ZOK)
+		queue_read(req->zs, zg->grant, req->path, req->children, ret);
+	if (!ret->found || strlen(ret->own.seq) >= sizeof(zg->seq))
+		return false;
+	strcpy(zg->seq, ret->own.seq);
+	zg->state = ZK_NODE_THERE;
+	return true;
+}
+
+/* What the lost answer would have told. */
+static void found_seen(struct zk_req *req)
+{
+	struct coord_op *op = req->op;
+	struct zk_grant *zg = zk_grant_of(op->grant);
+	if (req->rc == ZNONODE) {
+		zk_grant_end(zg);
+		zk_answer(op, -ESTALE, COORD_SENT_ANSWERED);
+	} else if (req->rc != ZOK || req->stat->ephemeralOwner != req->zs->sid) {
+		step_broke(op, req->rc == ZOK ? ZDATAINCONSISTENCY : req->rc);
+	} else {
+		zg->czxid = (uint64_t)req->stat->czxid;
+		zg->state = ZK_NODE_THERE;
+		recheck(op);
+	}
+}
+
+/* Of a create whose answer was lost: is its node there? If not, another is made, under another owner value,
+ * because this one may still come to be. */
+static void sought(struct zk_req *req)
+{
+	struct coord_op *op = req->op;
+	struct zk_grant *zg = zk_grant_of(op->grant);
+	struct queue queue;
+	char path[ZK_PATH_MAX];
+	if (req->rc != ZOK && req->rc != ZNONODE) {
+		step_broke(op, req->rc);
+	} else if (!find_name(req, zg, &queue)) {
+		zk_grant_end(zg);
+		zk_answer(op, -ESTALE, COORD_SENT_ANSWERED);
+	} else {
+		zg->state = ZK_NODE_MAYBE; /* until its czxid is known */
+		zk_grant_path(zg, path);
+		step_failed(op, zk_exists(req->zs, op, path, false, found_seen, NULL));
 	}
 }
 
@@ -255,6 +339,8 @@ static void created(struct zk_req *req)
 		zg->state = ZK_NODE_NONE;
 	if (req->rc == ZNONODE)
 		make_dir(op);
+	else if (sent == COORD_SENT_UNKNOWN)
+		step_broke(op, req->rc);
 	else
 		zk_answer_rc(op, req->rc);
 }
@@ -277,14 +363,25 @@ static void enter(struct coord_op *op)
 		zk_grant_of(grant)->state = ZK_NODE_NONE;
 }
 
+static void look_failed(struct coord_op *op, int rc)
+{
+	enum coord_sent sent;
+	zk_answer(op, zk_error(rc, &sent), COORD_SENT_NO); /* it was a read */
+}
+
+static void look_synced(struct zk_req *req)
+{
+	if (req->rc != ZOK)
+		look_failed(req->op, req->rc);
+}
+
 static void looked(struct zk_req *req)
 {
 	struct coord_op *op = req->op;
 	struct zk_op *zo = zk_op_of(op);
 	struct queue queue = {0};
 	if (req->rc != ZOK && req->rc != ZNONODE) {
-		enum coord_sent sent;
-		zk_answer(op, zk_error(req->rc, &sent), COORD_SENT_NO); /* it was a read */
+		look_failed(op, req->rc);
 		return;
 	}
 	if (req->rc == ZOK)
@@ -316,7 +413,9 @@ void zk_lock(struct coord_session *session, struct coord_op *op)
 	struct zk_watch *armed = watch ? zk_watch_get(zs, grant->key, false) : NULL;
 	if (watch && zk_failed(op, armed ? zk_watch_node(armed, zo->path) : -ENOMEM))
 		return;
-	zk_failed(op, zk_children(zs, op, zo->path, watch, looked, NULL));
+	/* Behind a sync: that it is taken must not be news of yesterday. */
+	if (!zk_failed(op, zk_sync(zs, op, zo->path, look_synced, NULL)))
+		zk_failed(op, zk_children(zs, op, zo->path, watch, looked, NULL));
 }
 
 /* ---- Giving up ---- */
@@ -354,8 +453,10 @@ void zk_cancel(struct coord_session *session, struct coord_op *op)
 	if (op->call != COORD_CALL_LOCK || !zo->zs || zo->cancelled)
 		return;
 	zo->cancelled = true;
-	if (zo->parked)
+	if (zo->parked && zk_grant_of(op->grant)->state == ZK_NODE_THERE)
 		withdraw(op, -ECANCELED);
+	else if (zo->parked)
+		zk_answer(op, -ECANCELED, COORD_SENT_UNKNOWN);
 }
 
 void zk_locks_resume(struct zk_session *zs)
@@ -377,19 +478,6 @@ static void unlocked(struct zk_req *req)
 		return;
 	}
 	zk_answer_rc(op, req->rc);
-}
-
-/* Of a create with an unknown end: is it among the children? */
-static bool find_name(struct zk_req *req, struct zk_grant *zg, struct queue *ret)
-{
-	*ret = (struct queue){0};
-	if (req->rc == ZOK)
-		queue_read(req->zs, zg->grant, req->path, req->children, ret);
-	if (!ret->found || strlen(ret->own.seq) >= sizeof(zg->seq))
-		return false;
-	strcpy(zg->seq, ret->own.seq);
-	zg->state = ZK_NODE_THERE;
-	return true;
 }
 
 static void unlock_send(struct coord_op *op)
@@ -463,6 +551,20 @@ static void check_exists(struct zk_req *req)
 	}
 }
 
+/* The node of a holder is his for as long as it is there. */
+static void check_confirmed(struct zk_req *req)
+{
+	struct zk_grant *zg = zk_grant_of(req->op->grant);
+	if (req->rc == ZOK) {
+		granted(req->op);
+	} else if (req->rc == ZNONODE) {
+		zk_grant_end(zg);
+		zk_answer(req->op, -ESTALE, COORD_SENT_ANSWERED);
+	} else {
+		check_failed(req->op, req->rc);
+	}
+}
+
 static void check_found(struct zk_req *req)
 {
 	struct coord_op *op = req->op;
@@ -493,16 +595,13 @@ void zk_lock_check(struct coord_session *session, struct coord_op *op)
 		zk_answer(op, -ESTALE, COORD_SENT_ANSWERED);
 		return;
 	}
-	bool known = zg->held && zg->state == ZK_NODE_THERE;
-	if (known)
+	if (zg->held && zg->state == ZK_NODE_THERE) {
 		zk_grant_path(zg, zo->path);
-	else
-		zk_path(zs->root, op->grant->key, zo->path);
-	if (zk_failed(op, zk_sync(zs, op, zo->path, zk_ignore, NULL)))
+		zk_failed(op, zk_confirm(zs, op, zo->path, check_confirmed, NULL));
 		return;
-	if (known)
-		zk_failed(op, zk_exists(zs, op, zo->path, false, check_exists, NULL));
-	else
+	}
+	zk_path(zs->root, op->grant->key, zo->path);
+	if (!zk_failed(op, zk_sync(zs, op, zo->path, zk_ignore, NULL)))
 		zk_failed(op, zk_children(zs, op, zo->path, false, check_found, NULL));
 }
 
@@ -512,9 +611,7 @@ static void queue_seen(struct zk_req *req)
 {
 	struct zk_session *zs = req->zs;
 	struct zk_grant *zg;
-	struct queue queue;
-	if (req->rc != ZOK)
-		return;
+	struct queue queue = {0};
 	coord_list_each (zg, &zs->grants, link) {
 		char dir[ZK_PATH_MAX];
 		if (zg != req->user || !zg->held || zg->contended)
@@ -523,11 +620,14 @@ static void queue_seen(struct zk_req *req)
 		zk_path(zs->root, grant->key, dir);
 		if (strcmp(dir, req->path) != 0)
 			return;
-		queue_read(zs, grant, dir, req->children, &queue);
+		if (req->rc == ZOK)
+			queue_read(zs, grant, dir, req->children, &queue);
+		/* Where the answer was lost, or there are too many watches, it is to be asked again. */
+		zg->contended = queue.writer_behind || req->rc != ZOK || !zg->queue.point;
+		if (zg->contended)
+			zk_retell_later(zs);
 		if (!queue.writer_behind)
 			return;
-		zg->contended = true;
-		zk_interest_drop(zs, &zg->queue);
 		coord_grant_contended(zs->session, grant->key, grant->owner, grant->epoch);
 		return;
 	}
@@ -537,6 +637,9 @@ void zk_queue_look(struct zk_grant *zg)
 {
 	char dir[ZK_PATH_MAX];
 	zk_path(zg->zs->root, zg->grant->key, dir);
-	if (zk_interest_add(zg->zs, &zg->queue, dir) == 0)
-		zk_children(zg->zs, NULL, dir, true, queue_seen, zg);
+	if (zk_interest_add(zg->zs, &zg->queue, dir, false) != -ENOMEM &&
+		zk_children(zg->zs, NULL, dir, true, queue_seen, zg) == 0)
+		return;
+	zg->contended = true;
+	zk_retell_later(zg->zs);
 }

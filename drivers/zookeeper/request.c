@@ -23,6 +23,7 @@ static const struct {
 	{ZEPHEMERALONLOCALSESSION, -EOPNOTSUPP, COORD_SENT_ANSWERED},
 	{ZUNIMPLEMENTED, -EOPNOTSUPP, COORD_SENT_ANSWERED},
 	{ZDATAINCONSISTENCY, -EBADMSG, COORD_SENT_ANSWERED},
+	{ZNOWATCHER, -ENOENT, COORD_SENT_ANSWERED},
 	{-125, -ENOSPC, COORD_SENT_ANSWERED}, /* QUOTAEXCEEDED, of newer servers */
 	/* Of these it is known that nothing was done. */
 	{ZSESSIONMOVED, -EHOSTDOWN, COORD_SENT_NO},
@@ -80,6 +81,7 @@ static int req_sent(struct zk_req *req, int rc)
 {
 	enum coord_sent sent;
 	if (rc == ZOK) {
+		req->zs->requests++;
 		zk_conn_kick(req->conn);
 		return 0;
 	}
@@ -137,7 +139,11 @@ static void on_children(int rc, const struct String_vector *strings, const void 
 {
 	struct zk_req *req = (struct zk_req *)data;
 	req->children = rc == ZOK ? strings : NULL;
-	if (rc == ZOK && !strings)
+	/* The library hands out what it could not decode, too. */
+	bool whole = strings && strings->count >= 0 && (strings->count == 0 || strings->data);
+	for (int32_t i = 0; whole && rc == ZOK && i < strings->count; i++)
+		whole = strings->data[i];
+	if (rc == ZOK && !whole)
 		rc = ZDATAINCONSISTENCY;
 	req_answer(req, rc);
 }
@@ -187,14 +193,20 @@ int zk_delete(struct zk_session *zs, struct coord_op *op, const char *path, int 
 	return req_sent(req, zoo_adelete(zs->conn->zh, req->path, version, on_void, req));
 }
 
+/* Where no interest fitted in none is armed. */
+static watcher_fn watcher(struct zk_req *req, bool watch)
+{
+	return watch && zk_is_interest(req->zs, req->path) ? zk_conn_watch : NULL;
+}
+
 int zk_get(struct zk_session *zs, struct coord_op *op, const char *path, bool watch, zk_done *done,
 	void *user)
 {
 	struct zk_req *req = req_new(zs, op, path, done, user);
 	if (!req)
 		return -ENOMEM;
-	return req_sent(req, zoo_awget(zs->conn->zh, req->path, watch ? zk_conn_watch : NULL,
-				     zs->conn, on_data, req));
+	return req_sent(req,
+		zoo_awget(zs->conn->zh, req->path, watcher(req, watch), zs->conn, on_data, req));
 }
 
 int zk_exists(struct zk_session *zs, struct coord_op *op, const char *path, bool watch,
@@ -203,8 +215,8 @@ int zk_exists(struct zk_session *zs, struct coord_op *op, const char *path, bool
 	struct zk_req *req = req_new(zs, op, path, done, user);
 	if (!req)
 		return -ENOMEM;
-	return req_sent(req, zoo_awexists(zs->conn->zh, req->path, watch ? zk_conn_watch : NULL,
-				     zs->conn, on_stat, req));
+	return req_sent(req,
+		zoo_awexists(zs->conn->zh, req->path, watcher(req, watch), zs->conn, on_stat, req));
 }
 
 int zk_children(struct zk_session *zs, struct coord_op *op, const char *path, bool watch,
@@ -213,8 +225,8 @@ int zk_children(struct zk_session *zs, struct coord_op *op, const char *path, bo
 	struct zk_req *req = req_new(zs, op, path, done, user);
 	if (!req)
 		return -ENOMEM;
-	return req_sent(req, zoo_awget_children(zs->conn->zh, req->path,
-				     watch ? zk_conn_watch : NULL, zs->conn, on_children, req));
+	return req_sent(req, zoo_awget_children(zs->conn->zh, req->path, watcher(req, watch),
+				     zs->conn, on_children, req));
 }
 
 int zk_set(struct zk_session *zs, struct coord_op *op, const char *path, struct coord_bytes data,
@@ -227,12 +239,34 @@ int zk_set(struct zk_session *zs, struct coord_op *op, const char *path, struct 
 				     (int)data.len, version, on_stat, req));
 }
 
+void zk_watch_remove(struct zk_session *zs, const char *path)
+{
+	struct zk_req *req = req_new(zs, NULL, path, zk_ignore, NULL);
+	if (!req)
+		return;
+	/* Its sister for one watcher leaves the server's watch alone. And the header says a pointer to the
+	 * function pointer, but the library calls what it gets. */
+	void_completion_t *done = (void_completion_t *)(void *)on_void;
+	req_sent(req,
+		zoo_aremove_all_watches(zs->conn->zh, req->path, ZWATCHTYPE_ANY, 0, done, req));
+}
+
 int zk_sync(struct zk_session *zs, struct coord_op *op, const char *path, zk_done *done, void *user)
 {
 	struct zk_req *req = req_new(zs, op, path, done, user);
 	if (!req)
 		return -ENOMEM;
 	return req_sent(req, zoo_async(zs->conn->zh, req->path, on_sync, req));
+}
+
+int zk_confirm(
+	struct zk_session *zs, struct coord_op *op, const char *path, zk_done *done, void *user)
+{
+	struct zk_req *req = req_new(zs, op, path, done, user);
+	if (!req)
+		return -ENOMEM;
+	zoo_check_op_init(&req->ops[0], req->path, -1);
+	return req_sent(req, zoo_amulti(zs->conn->zh, 1, req->ops, req->results, on_multi, req));
 }
 
 int zk_replace(struct zk_session *zs, struct coord_op *op, const char *path, int version,

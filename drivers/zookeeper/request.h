@@ -45,7 +45,7 @@ int zk_create(struct zk_session *, struct coord_op *, const char *path, struct c
 	int mode, zk_done *, void *user);
 int zk_delete(struct zk_session *, struct coord_op *, const char *path, int version, zk_done *,
 	void *user);
-/* watch: the session's watch on the node; see watch.h. */
+/* watch: the session's watch on the node, if there is an interest in it; see watch.h. */
 int zk_get(struct zk_session *, struct coord_op *, const char *path, bool watch, zk_done *,
 	void *user);
 int zk_exists(struct zk_session *, struct coord_op *, const char *path, bool watch, zk_done *,
@@ -55,6 +55,9 @@ int zk_children(struct zk_session *, struct coord_op *, const char *path, bool w
 int zk_set(struct zk_session *, struct coord_op *, const char *path, struct coord_bytes data,
 	int version, zk_done *, void *user);
 int zk_sync(struct zk_session *, struct coord_op *, const char *path, zk_done *, void *user);
+/* Is the node there? Asked of a majority: a transaction that changes nothing, which a leader that was deposed
+ * cannot carry out. ZNONODE. */
+int zk_confirm(struct zk_session *, struct coord_op *, const char *path, zk_done *, void *user);
 /* At once, or not at all: deletes that version of an ephemeral node and creates it as ours. */
 int zk_replace(struct zk_session *, struct coord_op *, const char *path, int version,
 	struct coord_bytes data, zk_done *, void *user);
@@ -62,6 +65,9 @@ int zk_replace(struct zk_session *, struct coord_op *, const char *path, int ver
 /* At once, or not at all: deletes a node and the one that it lies in. */
 int zk_delete_both(struct zk_session *, struct coord_op *, const char *path, const char *parent,
 	zk_done *, void *user);
+
+/* The watches on a node that nobody is interested in any more, which may never fire, end. */
+void zk_watch_remove(struct zk_session *, const char *path);
 
 /* done for requests whose answer does not matter. */
 void zk_ignore(struct zk_req *);

@@ -108,7 +108,7 @@ void zk_grant_end(struct zk_grant *zg)
 	zk_interest_drop(zg->zs, &zg->queue);
 	coord_list_remove(&zg->guard_link);
 	zg->state = ZK_NODE_NONE;
-	zg->held = zg->guarded = false;
+	zg->held = zg->guarded = zg->contended = false;
 }
 
 void zk_grant_path(const struct zk_grant *zg, char ret[ZK_PATH_MAX])
@@ -191,15 +191,18 @@ static void guard_check(struct zk_req *req)
 	/* The library takes an answer that does not decode for one with anything in it; the next request
 	 * shows then that the connection is spoilt. */
 	bool doubt = req->rc == ZOK && !ours && !zg->doubted;
-	if (ours)
+	if (ours) {
 		zg->guarded = zg->self.point != NULL;
+		zg->confirmed = true;
+	}
 	if (!ours && !doubt && (req->rc == ZOK || req->rc == ZNONODE)) {
 		zk_grant_gone(zg); /* and freed, perhaps */
 		return;
 	}
 	if (req->rc == ZOK)
 		zg->doubted = doubt;
-	if (zg->held && !zg->guarded)
+	/* Where there are too many to watch all, each keep-alive asks. */
+	if (zg->held && !ours)
 		zk_grant_held(zg, zg->czxid); /* once more */
 }
 
@@ -207,8 +210,8 @@ static int guard_send(struct zk_grant *zg, struct coord_op *op, zk_done *done)
 {
 	char path[ZK_PATH_MAX];
 	zk_grant_path(zg, path);
-	int r = zk_interest_add(zg->zs, &zg->self, path);
-	return r ? r : zk_exists(zg->zs, op, path, true, done, zg);
+	int r = zk_interest_add(zg->zs, &zg->self, path, false);
+	return r == -ENOMEM ? r : zk_exists(zg->zs, op, path, true, done, zg);
 }
 
 static void guard_run(struct coord_timer *timer)
@@ -251,6 +254,25 @@ static void queue_fired(struct zk_interest *interest)
 		zk_queue_look(zg);
 }
 
+/* The core forgets soon that somebody waits elsewhere, and would let more sharers in. */
+static void retell_run(struct coord_timer *timer)
+{
+	struct zk_session *zs = coord_container(timer, struct zk_session, retell);
+	struct zk_grant *zg;
+	coord_list_each (zg, &zs->grants, link) {
+		if (!zg->held || !zg->contended)
+			continue;
+		zg->contended = false;
+		zk_queue_look(zg);
+	}
+}
+
+void zk_retell_later(struct zk_session *zs)
+{
+	if (!zs->retell.active)
+		coord_timer_start(zs->loop, &zs->retell, coord_now_ms(zs->loop) + ZK_RETELL_MS);
+}
+
 /* ---- Keep-alive ---- */
 
 static void renew_end(struct coord_op *op)
@@ -268,7 +290,7 @@ static void renew_end(struct coord_op *op)
 	/* Telling one may end others. */
 	for (struct coord_grant *grant = NULL; (grant = coord_grants_next(zs->session, grant));) {
 		struct zk_grant *zg = zk_grant_of(grant);
-		if (zg->zs && zg->held && zg->guarded)
+		if (zg->zs && zg->held && (zg->guarded || zg->confirmed))
 			coord_grant_renewed(zs->session, grant, op->sent_ms, zs->ttl_ms);
 	}
 	zk_answer(op, 0, COORD_SENT_ANSWERED);
@@ -335,6 +357,7 @@ void zk_renew(struct coord_session *session, struct coord_op *op)
 	struct coord_grant *grant = NULL;
 	while ((grant = coord_grants_next(session, grant))) {
 		struct zk_grant *zg = zk_grant_of(grant);
+		zg->confirmed = false;
 		if (!zg->zs || !zg->held || zg->guarded)
 			continue;
 		zo->left++;
@@ -405,6 +428,7 @@ static void session_end(struct zk_session *zs)
 {
 	zs->open = zs->claimed = zs->doubted = false;
 	coord_timer_stop(zs->loop, &zs->guard);
+	coord_timer_stop(zs->loop, &zs->retell);
 	coord_timer_stop(zs->loop, &zs->open_timer);
 	zk_resolving_drop(zs->resolving);
 	zs->resolving = NULL;
@@ -494,4 +518,5 @@ void zk_session_init(struct zk_session *zs)
 	coord_list_init(&zs->unguarded);
 	coord_list_init(&zs->all_watches);
 	zs->guard.fn = guard_run;
+	zs->retell.fn = retell_run;
 }

@@ -31,11 +31,13 @@ enum {
 	ZK_STALE_MAX = 32,
 	ZK_GUARD_MS =
 		20, /* a new node of ours is watched after so long: most locks are gone by then */
+	ZK_RETELL_MS = 1000,
 };
 
 struct zk_session {
 	struct coord_session *session;
 	struct coord_loop *loop;
+	uint64_t requests; /* sent */
 	char root[ZK_ROOT_MAX];
 	struct zk_hosts hosts;
 	char *auth; /* "user:password", NULL: none */
@@ -60,6 +62,8 @@ struct zk_session {
 	struct coord_timer guard;
 	struct coord_table points, watches; /* watch.c */
 	struct coord_list all_watches;
+	size_t paths_len; /* bytes of all paths that are watched */
+	struct coord_timer retell; /* who shares what others wait for is told so each second */
 	/* While it opens. */
 	struct coord_op *open_op;
 	struct coord_timer open_timer;
@@ -118,7 +122,8 @@ struct zk_grant {
 	enum zk_node_state state;
 	bool held; /* granted, or joined */
 	bool guarded; /* a watch is on the node, and was not told anything */
-	bool contended; /* told so */
+	bool contended; /* told so, and to be told again */
+	bool confirmed; /* by the keep-alive that is under way */
 	bool doubted; /* its node looked like another's once */
 	uint64_t czxid;
 	struct zk_interest self, queue; /* the node; the directory, while it is shared */
@@ -171,6 +176,8 @@ void zk_cancel(struct coord_session *, struct coord_op *);
 void zk_locks_resume(struct zk_session *);
 /* Is somebody waiting behind a shared grant of ours? */
 void zk_queue_look(struct zk_grant *);
+/* Looks again at those that are contended. */
+void zk_retell_later(struct zk_session *);
 
 coord_driver_call zk_lock_read, zk_lock_list, zk_lock_break;
 /* Those who hold, from the names of all children: the first *ret_len of the sorted array; freed by the

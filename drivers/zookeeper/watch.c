@@ -11,7 +11,11 @@
 
 #include <assert.h>
 
-enum { REARM_MS = 20 };
+enum {
+	REARM_MS = 20,
+	POLL_MS = 1000,
+	PATHS_MAX = 450 * 1000, /* bytes; each may be watched in two ways */
+};
 
 /* ---- Interests, by path ---- */
 
@@ -26,8 +30,14 @@ static struct zk_point *point_find(struct zk_session *zs, const char *path)
 	return (struct zk_point *)(void *)coord_table_find(&zs->points, 0, coord_bytes_of(path));
 }
 
+static size_t point_cost(const struct zk_point *point)
+{
+	return point->node.key.len + sizeof(int32_t);
+}
+
 static void point_free(struct zk_session *zs, struct zk_point *point)
 {
+	zs->paths_len -= point_cost(point);
 	coord_table_remove(&zs->points, &point->node);
 	free(point);
 }
@@ -44,17 +54,27 @@ static struct zk_point *point_get(struct zk_session *zs, const char *path)
 	memcpy(point->path, path, len);
 	point->node.key = coord_bytes_of(point->path);
 	coord_list_init(&point->interests);
-	if (coord_table_add(&zs->points, &point->node) == 0)
+	if (coord_table_add(&zs->points, &point->node) == 0) {
+		zs->paths_len += point_cost(point);
 		return point;
+	}
 	free(point);
 	return NULL;
 }
 
-int zk_interest_add(struct zk_session *zs, struct zk_interest *interest, const char *path)
+bool zk_is_interest(struct zk_session *zs, const char *path)
+{
+	return point_find(zs, path);
+}
+
+int zk_interest_add(
+	struct zk_session *zs, struct zk_interest *interest, const char *path, bool must)
 {
 	if (interest->point && strcmp(interest->point->path, path) == 0)
 		return 0;
 	zk_interest_drop(zs, interest);
+	if (!must && zs->paths_len + strlen(path) > PATHS_MAX && !point_find(zs, path))
+		return -ENOSPC;
 	struct zk_point *point = point_get(zs, path);
 	if (!point)
 		return -ENOMEM;
@@ -110,13 +130,14 @@ struct zk_watch {
 	struct coord_list nodes; /* struct watch_node, armed */
 	struct coord_timer rearm;
 	bool bare;
+	bool polled; /* something in it is not armed: there are too many */
 	unsigned running; /* reads that arm it */
 	bool dropped; /* unwatched while they run */
 	struct coord_bytes name;
 	char text[];
 };
 
-static struct zk_watch *watch_find(struct zk_session *zs, struct coord_key key)
+struct zk_watch *zk_watch_find(struct zk_session *zs, struct coord_key key)
 {
 	return (struct zk_watch *)(void *)coord_table_find(&zs->watches, key.kind, key.name);
 }
@@ -149,6 +170,12 @@ static void node_fired(struct zk_interest *interest)
 	watch_changed(watch);
 }
 
+static void rearm_later(struct zk_watch *watch)
+{
+	struct zk_session *zs = watch->zs;
+	coord_timer_start(zs->loop, &watch->rearm, coord_now_ms(zs->loop) + POLL_MS);
+}
+
 static bool is_armed(struct zk_watch *watch, const char *path)
 {
 	struct zk_point *point = point_find(watch->zs, path);
@@ -172,16 +199,35 @@ int zk_watch_node(struct zk_watch *watch, const char *path)
 	node->interest.fn = node_fired;
 	node->watch = watch;
 	coord_list_add(&watch->nodes, &node->link);
-	int r = zk_interest_add(watch->zs, &node->interest, path);
+	int r = zk_interest_add(watch->zs, &node->interest, path, false);
 	if (r)
 		node_free(node);
-	return r;
+	if (r != -ENOSPC)
+		return r;
+	watch->polled = true;
+	rearm_later(watch);
+	return 0;
+}
+
+/* What nobody is interested in any more and may never fire, such as a name that was never there, would stay
+ * in the library and at the server for good. */
+static void nodes_drop(struct zk_watch *watch)
+{
+	struct zk_session *zs = watch->zs;
+	while (!coord_list_empty(&watch->nodes)) {
+		struct watch_node *node =
+			coord_container(watch->nodes.next, struct watch_node, link);
+		char path[ZK_PATH_MAX];
+		strcpy(path, node->interest.point->path);
+		node_free(node);
+		if (zs->conn && !zs->conn->dead && !zk_is_interest(zs, path))
+			zk_watch_remove(zs, path);
+	}
 }
 
 static void watch_free(struct zk_watch *watch)
 {
-	while (!coord_list_empty(&watch->nodes))
-		node_free(coord_container(watch->nodes.next, struct watch_node, link));
+	nodes_drop(watch);
 	coord_timer_stop(watch->zs->loop, &watch->rearm);
 	if (!watch->dropped)
 		coord_table_remove(&watch->zs->watches, &watch->node);
@@ -197,12 +243,6 @@ static void read_end(struct zk_watch *watch)
 }
 
 /* ---- Arming again ---- */
-
-static void rearm_later(struct zk_watch *watch)
-{
-	struct zk_session *zs = watch->zs;
-	coord_timer_start(zs->loop, &watch->rearm, coord_now_ms(zs->loop) + 1000);
-}
 
 static void armed(struct zk_req *req)
 {
@@ -267,17 +307,22 @@ static void watch_rearm(struct coord_timer *timer)
 	if (!zs->open || !zs->conn || !zs->conn->connected)
 		return; /* all is armed again when it is back */
 	zk_path(zs->root, watch_key(watch), path);
-	if (watch->bare)
+	if (watch->polled) {
+		rearm_later(watch);
+		watch_changed(watch);
+	} else if (watch->bare) {
 		arm_exists(watch, path);
-	else
+	} else {
 		arm_children(watch, path);
+	}
 }
 
 struct zk_watch *zk_watch_get(struct zk_session *zs, struct coord_key key, bool bare)
 {
-	struct zk_watch *watch = watch_find(zs, key);
+	struct zk_watch *watch = zk_watch_find(zs, key);
 	if (watch) {
 		watch->bare = watch->bare && bare;
+		watch->polled = false;
 		return watch;
 	}
 	watch = calloc(1, sizeof(*watch) + key.name.len + 1);
@@ -302,7 +347,7 @@ struct zk_watch *zk_watch_get(struct zk_session *zs, struct coord_key key, bool 
 void zk_unwatch(struct coord_session *session, struct coord_key key)
 {
 	struct zk_session *zs = zk_of(session);
-	struct zk_watch *watch = watch_find(zs, key);
+	struct zk_watch *watch = zk_watch_find(zs, key);
 	if (!watch)
 		return;
 	if (!watch->running) {
@@ -312,8 +357,7 @@ void zk_unwatch(struct coord_session *session, struct coord_key key)
 	coord_table_remove(&zs->watches, &watch->node);
 	watch->dropped = true;
 	coord_timer_stop(zs->loop, &watch->rearm);
-	while (!coord_list_empty(&watch->nodes))
-		node_free(coord_container(watch->nodes.next, struct watch_node, link));
+	nodes_drop(watch);
 }
 
 void zk_watches_changed(struct zk_session *zs)

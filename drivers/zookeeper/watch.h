@@ -3,6 +3,9 @@
  * Watches. The library gets one function and one context for all of them, so that arming the same node
  * twice is one watch and nothing of ours is held by it; who is interested in a node is kept here, by
  * path. A watch of ZooKeeper fires once: an interest ends when it is told.
+ *
+ * On a new connection the library names all that it watches in one request, which the server refuses, with
+ * the connection, if it is longer than a mebibyte: so the paths together are kept below that.
  */
 #ifndef ZK_WATCH_H
 #define ZK_WATCH_H
@@ -17,9 +20,10 @@ struct zk_interest {
 	void (*fn)(struct zk_interest *);
 };
 
-/* Registers it, before the request that arms the watch is made; again on the same path: nothing. Returns 0
- * or -ENOMEM. */
-int zk_interest_add(struct zk_session *, struct zk_interest *, const char *path);
+/* Registers it, before the request that arms the watch is made; again on the same path: nothing. Returns 0,
+ * -ENOMEM, or, unless it must be, -ENOSPC: there are too many. */
+int zk_interest_add(struct zk_session *, struct zk_interest *, const char *path, bool must);
+bool zk_is_interest(struct zk_session *, const char *path);
 void zk_interest_drop(struct zk_session *, struct zk_interest *);
 /* The library says that the node changed. */
 void zk_interests_fire(struct zk_session *, const char *path);
@@ -30,7 +34,10 @@ struct zk_watch;
 /* The watch of the op's key, about to be armed. A bare one concerns the existence of a group. NULL: no
  * memory. */
 struct zk_watch *zk_watch_get(struct zk_session *, struct coord_key, bool bare);
-/* Adds the node to what the watch looks at. */
+/* The one that is armed already, or NULL. */
+struct zk_watch *zk_watch_find(struct zk_session *, struct coord_key);
+/* Adds the node to what the watch looks at. Where there are too many, the core is told again and again that
+ * it may have changed. */
 int zk_watch_node(struct zk_watch *, const char *path);
 void zk_unwatch(struct coord_session *, struct coord_key);
 /* All may have changed. */

@@ -149,6 +149,12 @@ static const struct coord_param zk_params[] = {
 	{.name = NULL},
 };
 
+static uint64_t zk_requests(struct coord_session *session)
+{
+	const struct zk_session *zs = coord_session_data(session);
+	return zs->requests;
+}
+
 const struct coord_driver toozfs_driver __attribute__((visibility("default"))) = {
 	.abi = COORD_DRIVER_ABI,
 	.name = "zookeeper",
@@ -189,4 +195,5 @@ const struct coord_driver toozfs_driver __attribute__((visibility("default"))) =
 	.lock_break = zk_lock_break,
 	.unwatch = zk_unwatch,
 	.cancel = zk_cancel,
+	.requests = zk_requests,
 };

@@ -5,7 +5,8 @@
  *
  *   floor_zookeeper PORT DIR SECONDS      prints pairs of acquire and release a second, and how many
  *
- * The requests are those of the driver: create and getChildren pipelined, then delete.
+ * The requests are those of the driver: create (with the node's data) and getChildren pipelined, then delete. But
+ * this waits for the answer to each, while on a mount an unlock is answered when it is on its way.
  */
 #include <zookeeper/zookeeper.h>
 
@@ -34,7 +35,7 @@ static void answered(int rc, const void *may)
 	}
 }
 
-static void on_created(int rc, const char *value, const void *may)
+static void on_created(int rc, const char *value, const struct Stat *stat, const void *may)
 {
 	if (rc == ZOK)
 		snprintf(created, sizeof(created), "%s", value);
@@ -88,7 +89,7 @@ static void wait_all(zhandle_t *zh)
 static void make(zhandle_t *zh, const char *path)
 {
 	waiting++;
-	zoo_acreate(zh, path, "", 0, &ZOO_OPEN_ACL_UNSAFE, 0, on_created, "may be there");
+	zoo_acreate2(zh, path, "", 0, &ZOO_OPEN_ACL_UNSAFE, 0, on_created, "may be there");
 	wait_all(zh);
 }
 
@@ -97,7 +98,7 @@ static void pair(zhandle_t *zh, const char *dir)
 	char path[512];
 	snprintf(path, sizeof(path), "%s/0123456789abcdef0123456789abcdef__lock__", dir);
 	waiting += 2;
-	zoo_acreate(zh, path, "floor", 5, &ZOO_OPEN_ACL_UNSAFE, ZOO_EPHEMERAL | ZOO_SEQUENCE,
+	zoo_acreate2(zh, path, "floor", 5, &ZOO_OPEN_ACL_UNSAFE, ZOO_EPHEMERAL | ZOO_SEQUENCE,
 		on_created, NULL);
 	zoo_aget_children(zh, dir, 0, on_children, NULL);
 	wait_all(zh);

@@ -4,7 +4,7 @@
  *
  *   conformance [-r] [-o NAME=VALUE]... URL [TEST...]
  *
- * For URL see target.h. Tests are skipped by what the driver declares, never by its name. Exit status:
+ * For URL see target.h. Tests are skipped by what driver and session declare, never by a name. Exit status:
  * 0 all passed, 1 some failed, 77 the backend is not there (1 with -r).
  *
  * Names carry the process id and a count, so that a shared server may be used, and used again.
@@ -17,9 +17,13 @@
 
 struct suite t;
 
+/* The driver, with this server, once a session is open. */
 bool can(unsigned what)
 {
-	return (t.real->can & what) == what;
+	struct coord_session_info info = {.can = t.real->can};
+	if (t.a.coord)
+		coord_session_info(t.a.coord, &info);
+	return (info.can & what) == what;
 }
 
 bool skip_unless(unsigned what)
@@ -79,6 +83,18 @@ int open_with(struct client *client, const char *member, const char *name, const
 	return client_open(client, &t.target.world, t.target.world.loop, c);
 }
 
+bool has_leases(void)
+{
+	return !t.target.fake && (t.real->loss[COORD_LOCK] == COORD_LOSS_LEASE ||
+					 t.real->loss[COORD_MEMBER] == COORD_LOSS_LEASE);
+}
+
+int open_leased(struct client *client, const char *member)
+{
+	return has_leases() ? open_with(client, member, "timeout", LEASE_TEXT)
+			    : open_as(client, member);
+}
+
 struct taker *taker(struct client *client, enum coord_kind kind, const char *name)
 {
 	struct taker *ret = malloc(sizeof(*ret));
@@ -103,11 +119,23 @@ bool refused(int r)
 	return r == -EINVAL || r == -ENAMETOOLONG;
 }
 
+/* Where a sanitizer makes everything slower. */
+static uint64_t slow(uint64_t ms)
+{
+	const char *factor = getenv("TOOZFS_SLOW");
+	return factor ? (uint64_t)((double)ms * atof(factor)) : ms;
+}
+
 uint64_t handover_ms(void)
 {
 	if (can(COORD_CAN_QUEUE) || can(COORD_CAN_NOTIFY))
-		return HANDOVER_MS;
-	return HANDOVER_MS + 3 * (uint64_t)t.real->poll_ms;
+		return slow(HANDOVER_MS);
+	return slow(HANDOVER_MS) + 3 * (uint64_t)t.real->poll_ms;
+}
+
+uint64_t notice_ms(void)
+{
+	return can(COORD_CAN_NOTIFY) ? slow(HANDOVER_MS) : 10000;
 }
 
 bool is_lost(void *user)
@@ -124,7 +152,7 @@ static const struct test *const tables[] = {tests_sessions, tests_leases, tests_
 static void die_holding(int fd)
 {
 	struct client client;
-	if (!world_open() || open_as(&client, t.dead_member))
+	if (!world_open() || open_leased(&client, t.dead_member))
 		_exit(1);
 	struct taker *l = taker(&client, COORD_LOCK, t.dead_lock);
 	if (taker_lock(l, COORD_EXCLUSIVE, 0, QUICK_MS))

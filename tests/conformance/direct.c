@@ -62,7 +62,8 @@ static struct {
 
 static bool can(unsigned what)
 {
-	return (t.target.driver->can & what) == what;
+	const struct coord *coord = t.a.client.coord;
+	return ((coord ? coord->session.can : t.target.driver->can) & what) == what;
 }
 
 /* ---- Notices ---- */
@@ -124,9 +125,10 @@ static bool silent(bool *flag)
 	return !*flag;
 }
 
+/* What was said before is heard, and forgotten. */
 static void settle(void)
 {
-	world_run(&t.target.world, 300);
+	world_run(&t.target.world, 100);
 	for (int k = 0; k < COORD_KINDS; k++)
 		t.a.changed[k] = t.b.changed[k] = false;
 	t.a.contended = t.b.contended = t.a.lost = t.b.lost = false;

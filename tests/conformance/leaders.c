@@ -5,32 +5,21 @@
 static void test_leaders(void)
 {
 	const char *g = fresh("g");
-	struct coord_lock_info info = {0};
-	char owner[256] = "";
-	struct answer list;
 	if (skip_unless(COORD_CAN_GROUPS))
 		return;
+	struct client *reader = can(COORD_CAN_LIST_ALL) ? &t.b : &t.a;
+	const char *id = can(COORD_CAN_LEADER_ID) ? coord_config_of(t.a.coord)->member : NULL;
+	const char *next = id ? "worker" : NULL;
 	struct taker *a = taker(&t.a, COORD_LEADER, g), *b = taker(&t.b, COORD_LEADER, g);
 	CHECK_R(taker_lock(a, COORD_EXCLUSIVE, 0, QUICK_MS), -ENOENT);
 	CHECK_R(client_group_create(&t.a, g), 0);
-	CHECK_R(client_lock_look(&t.b, COORD_LEADER, g, &info, owner), 0);
-	CHECK(!info.held);
+	CHECK_SOON(shows_held(&t.b, COORD_LEADER, g, false, NULL));
 	CHECK_R(taker_lock(a, COORD_EXCLUSIVE, COORD_LOCK_WAIT, QUICK_MS), 0);
 	CHECK_R(taker_lock(b, COORD_EXCLUSIVE, 0, QUICK_MS), -EAGAIN);
 	CHECK_R(taker_check(a), 0);
-	world_run(&t.target.world, 300);
-	CHECK_R(client_lock_look(&t.b, COORD_LEADER, g, &info, owner), 0);
-	CHECK(info.held);
-	if (can(COORD_CAN_LEADER_ID)) {
-		const char *id = coord_config_of(t.a.coord)->member;
-		CHECK(coord_bytes_equal(info.owner, coord_bytes_of(id)));
-		CHECK_R(client_group_read(&t.b, g, false, &list), 0);
-		CHECK(answer_find(&list, id, true));
-		answer_done(&list);
-	}
-	CHECK_R(client_lock_list(can(COORD_CAN_LIST_ALL) ? &t.b : &t.a, COORD_LEADER, &list), 0);
-	CHECK(answer_find(&list, g, false));
-	answer_done(&list);
+	CHECK_SOON(shows_held(&t.b, COORD_LEADER, g, true, id));
+	CHECK_SOON(!id || shows_leader(&t.b, g, id));
+	CHECK_SOON(lists(reader, COORD_LEADER, g, 1));
 	/* The next one leads under another id. */
 	CHECK_R(client_member_put(&t.b, g, "worker", COORD_BYTES("\xc0"), true), 0);
 	CHECK_R(coord_holding_set_leader(b->holding, COORD_BYTES("worker")), 0);
@@ -41,11 +30,7 @@ static void test_leaders(void)
 	CHECK_R(taker_unlock(a), 0);
 	CHECK_R(taker_answer(b, QUICK_MS), 0);
 	CHECK(now() - start <= handover_ms());
-	world_run(&t.target.world, 300);
-	CHECK_R(client_lock_look(&t.a, COORD_LEADER, g, &info, owner), 0);
-	CHECK(info.held);
-	if (can(COORD_CAN_LEADER_ID))
-		CHECK(coord_bytes_equal(info.owner, COORD_BYTES("worker")));
+	CHECK_SOON(shows_held(&t.a, COORD_LEADER, g, true, next));
 	CHECK_R(taker_unlock(b), 0);
 	drop(a);
 	drop(b);
@@ -58,8 +43,6 @@ static void test_leaders(void)
 static void test_group_goes(void)
 {
 	const char *g = fresh("g");
-	struct coord_lock_info info = {0};
-	char owner[256] = "";
 	if (skip_unless(COORD_CAN_GROUPS))
 		return;
 	CHECK_R(client_group_create(&t.a, g), 0);
@@ -72,8 +55,7 @@ static void test_group_goes(void)
 	CHECK_R(taker_unlock(b), 0);
 	CHECK_R(client_group_delete(&t.a, g), 0);
 	CHECK_R(client_group_create(&t.b, g), 0);
-	CHECK_R(client_lock_look(&t.a, COORD_LEADER, g, &info, owner), 0);
-	CHECK(!info.held);
+	CHECK_SOON(shows_held(&t.a, COORD_LEADER, g, false, NULL));
 	/* Removed under a leader, or refused because of it. */
 	CHECK_R(taker_lock(a, COORD_EXCLUSIVE, 0, QUICK_MS), 0);
 	int r = client_group_delete(&t.b, g);
@@ -101,8 +83,7 @@ static void test_leader_break(void)
 	CHECK_R(taker_lock(a, COORD_EXCLUSIVE, 0, QUICK_MS), 0);
 	uint64_t token = coord_holding_token(a->holding);
 	CHECK_R(client_lock_break(&t.b, COORD_LEADER, g), 0);
-	CHECK(world_until(
-		&t.target.world, is_lost, a, can(COORD_CAN_NOTIFY) ? HANDOVER_MS : 10000));
+	CHECK(world_until(&t.target.world, is_lost, a, notice_ms()));
 	CHECK_R(taker_lock(b, COORD_EXCLUSIVE, COORD_LOCK_WAIT, QUICK_MS), 0);
 	CHECK(coord_holding_token(b->holding) > token);
 	drop(a);

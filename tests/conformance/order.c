@@ -165,7 +165,7 @@ static void test_cancels(void)
 static void test_break_crowd(void)
 {
 	const char *l = fresh("l"), *s = fresh("s");
-	uint64_t patience_ms = can(COORD_CAN_NOTIFY) ? HANDOVER_MS : 10000;
+	uint64_t patience_ms = notice_ms();
 	if (skip_unless(COORD_CAN_BREAK))
 		return;
 	struct taker *a = taker(&t.a, COORD_LOCK, l), *b = taker(&t.b, COORD_LOCK, l);

@@ -47,6 +47,17 @@ extern struct suite t;
 			FAIL("%s: %d (%s), not %d", #call, r_, strerror(-r_), e_);                 \
 	} while (0)
 
+/* In time: what one mount did another may see later, where many servers answer or a notice has to come. */
+#define CHECK_SOON(condition)                                                                      \
+	do {                                                                                       \
+		bool met_ = false;                                                                 \
+		for (uint64_t end_ = now() + handover_ms(); !met_ && now() < end_;)                \
+			if (!(met_ = (condition)))                                                 \
+				world_run(&t.target.world, 10);                                    \
+		if (!met_)                                                                         \
+			FAIL("%s, after a while", #condition);                                     \
+	} while (0)
+
 /* The end of each table has a NULL name. */
 struct test {
 	const char *name;
@@ -62,9 +73,22 @@ const char *fresh(const char *stem);
 uint64_t now(void);
 /* How long a waiter may take to see a release. */
 uint64_t handover_ms(void);
+/* How long a holder may take to see that it was broken. */
+uint64_t notice_ms(void);
 /* Is a request refused because of its name? */
 bool refused(int r);
 bool is_lost(void *taker);
+/* Looks by way of client. Is the member there, with this data (NULL: any)? Has the group so many members,
+ * one of which is that (NULL: any)? Is there a leader of that id? */
+bool shows_member(struct client *client, const char *group, const char *member,
+	const struct coord_bytes *data);
+bool shows_group(struct client *client, const char *group, size_t members, const char *member);
+bool shows_leader(struct client *client, const char *group, const char *id);
+/* Is it held or not, and if it is and an owner is given, nobody else's? */
+bool shows_held(struct client *client, enum coord_kind kind, const char *name, bool held,
+	const char *owner);
+/* Of what is held, how many names begin so? */
+bool lists(struct client *client, enum coord_kind kind, const char *stem, size_t count);
 
 /* What the program does as another process, see leases.c. */
 int hold(char *const *words);
@@ -75,6 +99,11 @@ struct coord_config *config(const char *member);
 int open_as(struct client *, const char *member);
 /* The same with one more option. */
 int open_with(struct client *, const char *member, const char *name, const char *value);
+/* With the shortest lease there may be, where a real driver has any. */
+enum { LEASE_MS = 3000 };
+#define LEASE_TEXT "3"
+bool has_leases(void);
+int open_leased(struct client *, const char *member);
 
 struct taker *taker(struct client *, enum coord_kind, const char *name);
 void drop(struct taker *);

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What holds between Python's tooz and a mount on any store. The files here mix these into their cases, which
 make self.mount on self.url, and Python clients by self.peer().
+
+Python asks the store each time. A mount may show for a moment what was before Python did something, or a hand on
+the store: sees() and wait_until() then.
 """
 import datetime
 import errno
@@ -12,24 +15,54 @@ import time
 import interop
 import lib
 from lib import EX, NB, SH, UN, fields, read, touch, wait_until, write
+from streams import Reader, fold
 
 
 class Base(interop.Case):
     options = ""
     HEARTBEATS_S = 5  # more than two time-outs
 
+    def peer(self, member=b"py", heart=True, timeout=10):
+        mark = "&" if "?" in self.url else "?"
+        return self.python(f"{self.url}{mark}timeout={timeout}", member, heart)
+
+    def held(self, path="locks/l", mode=EX):
+        fd = self.open(self.mount(path))
+        fcntl.flock(fd, mode)
+        return fd
+
     def names(self, *parts):
         return sorted(os.listdir(self.mount(*parts)))
 
     def sees(self, names, *parts):
         """What another client did is seen as soon as the store tells."""
-        begin = time.monotonic()
-        wait_until(lambda: self.names(*parts) == names, f"{names} in {parts}: {self.names(*parts)}")
-        self.assertLess(time.monotonic() - begin, 1 * lib.SLOW)
+        wait_until(lambda: self.names(*parts) == names, f"{names} in {parts}: {self.names(*parts)}",
+                   1 * lib.SLOW)
+
+    def leader(self, path="leaders/g"):
+        """What the mount shows; None: that nobody leads."""
+        try:
+            return read(self.mount(path))
+        except FileNotFoundError:
+            return None
 
     def free_for(self, py, name=b"l"):
         """An unlock is answered when its request is on its way."""
         wait_until(lambda: py.acquire(name, blocking=False), "the lock", 1 * lib.SLOW)
+
+
+class Served(Base):
+    """On a server, which the whole program shares."""
+
+    served_by = login = ""
+    options = "timeout=3"
+    HEARTBEATS_S = 7
+
+    def setUp(self):
+        self.server = lib.server(self.served_by)
+        self.ns = self.server.namespace()
+        self.url = self.server.url(self.ns).replace("://", "://" + self.login)
+        self.mount = self.tree(self.url, self.options)
 
 
 class Groups:
@@ -126,6 +159,13 @@ class Members:
         os.unlink(own)
         self.assertEqual(py.members(b"g"), set())
 
+    def test_umount(self):
+        touch(self.mount("groups/g/m"))
+        self.assertEqual(self.mount.umount(), 0)
+        py = self.peer()
+        self.assertEqual(py.members(b"g"), set())
+        self.assertIsNone(py.delete(b"g"))
+
     def test_heartbeats(self):
         """Each stays visible to the other for longer than the time-out."""
         py = self.peer(b"py", heart=True, timeout=2)
@@ -155,6 +195,100 @@ class Members:
             write(self.mount("groups/g/m"), b"%d" % i)
         self.assertEqual(read(self.mount("groups/g/m")), b"49")
         self.assertNotIn("removed by somebody else", self.mount.read_log())
+
+
+class ServedMembers(Members):
+    """Where a membership lasts as long as a lease."""
+
+    def test_python_dies(self):
+        """Hidden when its time is over, and its name is free then."""
+        py = self.peer(b"py", heart=False, timeout=2)
+        self.assertIsNone(py.join(b"g", b"x"))
+        self.sees(["py"], "groups/g")
+        py.kill()
+        wait_until(lambda: self.names("groups/g") == [], "the dead member to be hidden", 4 * lib.SLOW)
+        touch(self.mount("groups/g/py"))
+        self.assertEqual(self.names("groups/g"), ["py"])
+
+    def test_daemon_dies(self):
+        py = self.peer()
+        other = self.tree(self.url, self.options)
+        write(other("groups/g/theirs"), b"x")
+        self.assertEqual(py.members(b"g"), {b"theirs"})
+        other.kill()
+        watch = lib.Stopwatch()
+        wait_until(lambda: py.members(b"g") == set(), "the member to go")
+        wait_until(lambda: self.names("groups/g") == [], "the mount to see it")
+        watch.within(5 * lib.SLOW)
+
+    def test_python_watches(self):
+        py = self.peer()
+        py.watch(b"g")
+        write(self.mount("groups/g/m"), b"x")
+        wait_until(lambda: py.events() == [("join", b"m")], "the join")
+        os.unlink(self.mount("groups/g/m"))
+        wait_until(lambda: py.events() == [("leave", b"m")], "the leave")
+
+
+class Events:
+    """What Python does is a line in every reader, as fast as the store tells."""
+    LED_UNDER = "py"  # the id that the store carries of a leader of Python's
+    UPDATES = True  # Python can update capabilities there
+
+    def setUp(self):
+        super().setUp()
+        os.mkdir(self.mount("groups/g"))
+        self.reader = Reader(self.mount("events/g"))
+        self.addCleanup(self.reader.close)
+        self.reader.until("ready")
+
+    def test_joins_and_leaves(self):
+        py = self.peer()
+        for _ in range(3):
+            self.assertIsNone(py.join(b"g", b"caps"))
+            self.assertEqual(self.reader.until("join py"), ["join py"])
+            if self.UPDATES:
+                self.assertIsNone(py.update(b"g", b"new"))
+                self.assertEqual(self.reader.until("update py"), ["update py"])
+            self.assertIsNone(py.leave(b"g"))
+            self.assertEqual(self.reader.until("leave py"), ["leave py"])
+
+    def test_leads(self):
+        py = self.peer()
+        self.assertEqual(py.elect(b"g"), b"py")
+        line = f"leader {self.LED_UNDER}".strip()
+        self.assertEqual(self.reader.until(line), [line])
+        self.assertEqual(read(self.mount("leaders/g")).decode().strip(), self.LED_UNDER)
+        py.tooz_stop()
+        self.assertIn("no-leader", self.reader.until("no-leader", 20))
+
+    def test_dies(self):
+        """Nothing tells the store of it but that time passes, or that a connection ends."""
+        py = self.peer(b"py", heart=False, timeout=2)
+        self.assertIsNone(py.join(b"g"))
+        self.reader.until("join py")
+        py.kill()
+        self.assertEqual(self.reader.until("leave py", 20), ["leave py"])
+
+    def test_deletes_the_group(self):
+        py = self.peer()
+        self.assertIsNone(py.delete(b"g"))
+        self.assertEqual(self.reader.until("deleted"), ["deleted"])
+
+    def test_many(self):
+        """Python joins and leaves under many ids while others do: who reads ends with what there is."""
+        peers = [self.peer(b"py%d" % i) for i in range(4)]
+        known = (set(), None)
+        for turn in range(6):
+            for i, py in enumerate(peers):
+                self.assertIsNone(py.join(b"g") if turn % 2 == 0 else py.leave(b"g"))
+                if i % 2:
+                    touch(self.mount(f"groups/g/m{turn}-{i}"))
+        touch(self.mount("groups/g/z-last"))
+        known = fold(self.reader.until("join z-last", 30), known)
+        there = set(self.names("groups/g"))
+        wait_until(lambda: self.reader.silent() or known[0] == there, "the end of the changes")
+        self.assertEqual(fold(self.reader.lines, known)[0], there)
 
 
 class Capabilities:
@@ -213,6 +347,38 @@ class Capabilities:
 
 
 class Locks:
+    def shown_of(self, py):
+        """What the mount shows of a lock that py holds, beside its mode."""
+        return {}
+
+    def test_python_first(self):
+        py = self.peer()
+        self.assertTrue(py.acquire(b"l", blocking=False))
+        fd = self.open(self.mount("locks/l"))
+        self.fails(errno.EAGAIN, fcntl.flock, fd, EX | NB)
+        self.fails(errno.EAGAIN, fcntl.flock, fd, SH | NB)
+        shown = fields(read(self.mount("locks/l")))
+        expected = {"mode": "exclusive", **self.shown_of(py)}
+        self.assertEqual({key: shown[key] for key in expected}, expected)
+        self.assertEqual(self.names("locks"), ["l"])
+        py.release(b"l")
+        fcntl.flock(fd, EX | NB)
+        self.assertFalse(py.acquire(b"l", blocking=False))
+
+    def test_daemon_dies(self):
+        py = self.peer()
+        fd = os.open(self.mount("locks/l"), os.O_RDWR | os.O_CREAT)
+        try:
+            fcntl.flock(fd, EX)
+            self.assertFalse(py.acquire(b"l", blocking=False))
+            self.mount.kill()
+            watch = lib.Stopwatch()
+            self.assertTrue(py.acquire(b"l", blocking=lib.PATIENCE_S / 2))
+            watch.within(5 * lib.SLOW)
+        finally:
+            with lib.suppressed():
+                os.close(fd)
+
     def test_mount_first(self):
         py = self.peer()
         fd = self.open(self.mount("locks/l"))
@@ -228,20 +394,20 @@ class Locks:
 
     def wait_for_python(self, end):
         py = self.peer()
-        waits = []
+        watches = []
         waiter = self.agent()
         fd = waiter.open(self.mount("locks/l"))
         for _ in range(5):
             self.assertTrue(py.acquire(b"l"))
             waiter.start("flock", fd, EX)
             waiter.wait_blocked()
-            start = time.monotonic()
+            watches.append(lib.Stopwatch())
             py = end(py)
             waiter.result()
-            waits.append(time.monotonic() - start)
+            watches[-1].stop()
             waiter.flock(fd, UN)
         # By notice, not by the safety poll of a second.
-        self.assertLess(sorted(waits)[2], 0.5 * lib.SLOW)
+        sorted(watches, key=lib.Stopwatch.passed)[2].within(0.5 * lib.SLOW)
 
     def test_python_releases(self):
         def end(py):

@@ -10,25 +10,12 @@ import os
 import time
 
 import common
-import interop
 import lib
-from lib import EX, NB, SH, UN, fields, read, touch, wait_until, write
-
-RW = os.O_RDWR | os.O_CREAT
+from lib import EX, NB, SH, UN, fields, read, wait_until, write
 
 
-class ZooKeeper(common.Base):
-    options = "timeout=3"
-    HEARTBEATS_S = 7
-
-    def setUp(self):
-        self.server = lib.server("zookeeper")
-        self.ns = self.server.namespace()
-        self.url = self.server.url(self.ns)
-        self.mount = self.tree(self.url, self.options)
-
-    def peer(self, member=b"py", heart=True, timeout=10):
-        return self.python(f"{self.url}&timeout={timeout}", member, heart)
+class ZooKeeper(common.Served):
+    served_by = "zookeeper"
 
     def kazoo(self, auth=None):
         """A client that looks from outside."""
@@ -40,10 +27,10 @@ class ZooKeeper(common.Base):
         self.addCleanup(client.stop)
         return client
 
-    def held(self, path="locks/l", mode=EX):
-        fd = self.open(self.mount(path))
-        fcntl.flock(fd, mode)
-        return fd
+    def node(self, client):
+        """Name, content and state of the one node of the lock."""
+        (node,) = client.get_children(f"/{self.ns}/locks/l")
+        return node, *client.get(f"/{self.ns}/locks/l/{node}")
 
 
 class Groups(common.Groups, ZooKeeper):
@@ -95,27 +82,7 @@ class Groups(common.Groups, ZooKeeper):
         self.assertEqual(read(self.mount(".tooz/state")), b"connected\n")
 
 
-class Members(common.Members, ZooKeeper):
-    def test_python_dies(self):
-        py = self.peer(b"py", timeout=2)
-        self.assertIsNone(py.join(b"g", b"x"))
-        self.sees(["py"], "groups/g")
-        py.kill()
-        begin = time.monotonic()
-        wait_until(lambda: self.names("groups/g") == [], "the dead member to go")
-        self.assertLess(time.monotonic() - begin, 4 * lib.SLOW)
-
-    def test_daemon_dies(self):
-        py = self.peer()
-        other = self.tree(self.url, self.options)
-        write(other("groups/g/theirs"), b"x")
-        self.assertEqual(py.members(b"g"), {b"theirs"})
-        other.kill()
-        begin = time.monotonic()
-        wait_until(lambda: py.members(b"g") == set(), "the member to go")
-        wait_until(lambda: self.names("groups/g") == [], "the mount to see it")
-        self.assertLess(time.monotonic() - begin, 5 * lib.SLOW)
-
+class Members(common.ServedMembers, ZooKeeper):
     def test_info(self):
         write(self.mount("groups/g/m"), b"x")
         py = self.peer()
@@ -130,20 +97,9 @@ class Members(common.Members, ZooKeeper):
         self.assertEqual(begin.st_ctime_ns, after.st_ctime_ns)
         self.assertGreater(after.st_mtime_ns, begin.st_mtime_ns)
 
-    def test_python_watches(self):
-        py = self.peer()
-        py.watch(b"g")
-        write(self.mount("groups/g/m"), b"x")
-        wait_until(lambda: py.events() == [("join", b"m")], "the join")
-        os.unlink(self.mount("groups/g/m"))
-        wait_until(lambda: py.events() == [("leave", b"m")], "the leave")
 
-    def test_umount(self):
-        py = self.peer()
-        touch(self.mount("groups/g/m"))
-        self.assertEqual(self.mount.umount(), 0)
-        self.assertEqual(py.members(b"g"), set())
-        self.assertIsNone(py.delete(b"g"))
+class Events(common.Events, ZooKeeper):
+    pass
 
 
 class Capabilities(common.Capabilities, ZooKeeper):
@@ -151,28 +107,12 @@ class Capabilities(common.Capabilities, ZooKeeper):
 
 
 class Locks(common.Locks, ZooKeeper):
-    def test_python_first(self):
-        py = self.peer()
-        self.assertTrue(py.acquire(b"l", blocking=False))
-        fd = self.open(self.mount("locks/l"))
-        self.fails(errno.EAGAIN, fcntl.flock, fd, EX | NB)
-        self.fails(errno.EAGAIN, fcntl.flock, fd, SH | NB)
-        shown = fields(read(self.mount("locks/l")))
-        self.assertEqual((shown["mode"], shown["owner"]), ("exclusive", "py"))
-        client = self.kazoo()
-        (node,) = client.get_children(f"/{self.ns}/locks/l")
-        self.assertEqual(int(shown["token"]),
-                         client.exists(f"/{self.ns}/locks/l/{node}").czxid)
-        self.assertEqual(self.names("locks"), ["l"])
-        py.release(b"l")
-        fcntl.flock(fd, EX | NB)
-        self.assertFalse(py.acquire(b"l", blocking=False))
+    def shown_of(self, py):
+        return {"owner": "py", "token": str(self.node(self.kazoo())[2].czxid)}
 
     def test_token_is_the_nodes(self):
         fd = self.held()
-        client = self.kazoo()
-        (node,) = client.get_children(f"/{self.ns}/locks/l")
-        data, stat = client.get(f"/{self.ns}/locks/l/{node}")
+        _, data, stat = self.node(self.kazoo())
         self.assertEqual(data, self.mount.member.encode())
         self.assertEqual(int(fields(os.pread(fd, 4096, 0))["token"]), stat.czxid)
         self.assertNotEqual(stat.ephemeralOwner, 0)
@@ -217,30 +157,12 @@ class Locks(common.Locks, ZooKeeper):
         fcntl.flock(two, UN)
         self.assertTrue(py.result())
 
-    def test_daemon_dies(self):
-        py = self.peer()
-        fd = os.open(self.mount("locks/l"), RW)
-        try:
-            fcntl.flock(fd, EX)
-            self.mount.kill()
-            begin = time.monotonic()
-            self.assertTrue(py.acquire(b"l", blocking=True))
-            self.assertLess(time.monotonic() - begin, 5 * lib.SLOW)
-        finally:
-            with lib.suppressed():
-                os.close(fd)
-
     def test_node_deleted(self):
         """What a hand on the store takes away is lost at once."""
         fd = self.held()
         client = self.kazoo()
-        (node,) = client.get_children(f"/{self.ns}/locks/l")
-        client.delete(f"/{self.ns}/locks/l/{node}")
-        poll = lib.select.poll()
-        poll.register(fd, lib.select.POLLIN)
-        found = poll.poll(1000 * lib.SLOW)
-        self.assertTrue(found and found[0][1] & lib.select.POLLERR, "nothing noticed")
-        self.fails(errno.EIO, os.fsync, fd)
+        client.delete(f"/{self.ns}/locks/l/{self.node(client)[0]}")
+        self.told_of_loss(fd)
 
     def test_slashes(self):
         """Refused, or the nested lock that Python means."""
@@ -258,8 +180,7 @@ class Locks(common.Locks, ZooKeeper):
         write(self.mount("groups/g/m"), b"x")
         fd = self.held()
         client = self.kazoo()
-        (node,) = client.get_children(f"/{self.ns}/locks/l")
-        owner = client.exists(f"/{self.ns}/locks/l/{node}").ephemeralOwner
+        owner = self.node(client)[2].ephemeralOwner
         self.mount.process.send_signal(lib.signal.SIGSTOP)
         try:
             wait_until(lambda: client.get_children(f"/{self.ns}/locks/l") == [], "the expiry")
@@ -276,12 +197,6 @@ class Leaders(ZooKeeper):
         super().setUp()
         os.mkdir(self.mount("groups/g"))
 
-    def leader(self):
-        try:
-            return read(self.mount("leaders/g"))
-        except FileNotFoundError:
-            return None
-
     def test_python_leads(self):
         py = self.peer()
         self.assertEqual(py.elect(b"g"), b"py")
@@ -292,10 +207,10 @@ class Leaders(ZooKeeper):
         handle = agent.open(self.mount("leaders/g"))
         agent.start("flock", handle, EX)
         agent.wait_blocked()
-        begin = time.monotonic()
+        watch = lib.Stopwatch()
         self.assertTrue(py.stand_down(b"g"))
         agent.result()
-        self.assertLess(time.monotonic() - begin, 1 * lib.SLOW)
+        watch.within(1 * lib.SLOW)
         self.assertEqual(py.leader(b"g"), self.mount.member.encode())
 
     def test_mount_leads(self):
@@ -309,11 +224,7 @@ class Leaders(ZooKeeper):
 
 
 class Credentials(ZooKeeper):
-    def setUp(self):
-        self.server = lib.server("zookeeper")
-        self.ns = self.server.namespace()
-        self.url = self.server.url(self.ns).replace("://", "://user:s3cr3t@")
-        self.mount = self.tree(self.url, self.options)
+    login = "user:s3cr3t@"
 
     def test_both_may_change_both(self):
         py = self.peer()
@@ -339,11 +250,11 @@ class Credentials(ZooKeeper):
         os.mkdir(self.mount("groups/g"))
         write(self.mount("groups/g/m"), b"x")
         stranger = self.tree(self.server.url(self.ns), self.options, ready=False)
-        begin = time.monotonic()
+        watch = lib.Stopwatch()
         try:
             stranger.wait_ready()
         except AssertionError:
-            self.assertLess(time.monotonic() - begin, 3 * lib.PATIENCE_S)
+            watch.within(3 * lib.PATIENCE_S)
             self.assertNotIn("s3cr3t", stranger.read_log())
             return
         self.fails((errno.EACCES, errno.EPERM), read, stranger("groups/g/m"))
@@ -356,4 +267,4 @@ class Credentials(ZooKeeper):
 
 
 if __name__ == "__main__":
-    interop.lib.main(240)
+    lib.main(240)

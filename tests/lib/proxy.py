@@ -38,6 +38,7 @@ class _Side:
     def __init__(self, sock, direction):
         self.sock, self.direction = sock, direction  # direction of what is written to it
         self.out, self.eof = b"", False
+        self.due, self.delayed = 0.0, 0  # when the last piece that is delayed goes out, and how many are
         self.peer = self.connection = None
 
 
@@ -78,6 +79,7 @@ class _Relay:
                     key.data()
             while self.timers and self.timers[0][0] <= time.monotonic():
                 _, _, side, data = heapq.heappop(self.timers)
+                side.delayed -= 1
                 self.deliver(side, data)
 
     def listen(self):
@@ -200,9 +202,12 @@ class _Relay:
             n = min(self.noise, len(data))
             self.noise -= n
             data = os.urandom(n) + data[n:]
-        if self.delay_s:
+        if self.delay_s or side.delayed:
+            # A stream stays in order when the delay becomes shorter.
+            side.due = max(time.monotonic() + self.delay_s, side.due)
+            side.delayed += 1
             self.serial += 1
-            heapq.heappush(self.timers, (time.monotonic() + self.delay_s, self.serial, side, data))
+            heapq.heappush(self.timers, (side.due, self.serial, side, data))
         else:
             self.deliver(side, data)
 

@@ -82,9 +82,20 @@ class _Janitor:
             os._exit(0)
 
 
-def _die_with_parent():
+def _die_with_parent(parent):
     libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
     os.setpgid(0, 0)
+
+
+CLONE_NEWNET = 0x40000000
+
+
+def _enter(fd):
+    """Into a network namespace."""
+    if libc.setns(fd, CLONE_NEWNET) < 0:
+        raise OSError(ctypes.get_errno(), "setns")
 
 
 def _need(program, package, *places):
@@ -95,25 +106,36 @@ def _need(program, package, *places):
     return found
 
 
-_taken = set()
+_taken = []
+
+
+def _reserve(port):
+    """An abstract name that is ours until this process and its children have ended; OSError: another has it."""
+    name = socket.socket(socket.AF_UNIX)
+    try:
+        name.bind(f"\0toozfs-test-port-{port}")
+    except OSError:
+        name.close()
+        raise
+    _taken.append(name)
 
 
 def free_port():
-    """A port that nobody listens on, below those that the kernel gives to clients."""
+    """A port that nobody listens on, nor another process of tests is about to, below those that the kernel
+    gives to clients."""
     with open("/proc/sys/net/ipv4/ip_local_port_range", encoding="ascii") as f:
         low = int(f.read().split()[0])
     choose = random.SystemRandom()
     for _ in range(1000):
         port = choose.randrange(10000, max(low, 12000))
         with socket.socket() as s:
-            # Others find it by a failing start at the latest.
+            # Other programs find it by a failing start at the latest.
             try:
+                _reserve(port)
                 s.bind(("127.0.0.1", port))
             except OSError:
                 continue
-        if port not in _taken:
-            _taken.add(port)
-            return port
+        return port
     raise Missing("a free port")
 
 
@@ -121,6 +143,8 @@ class Server:
     """One process, with a port that it keeps over restarts."""
 
     ATTEMPTS = 5
+    host = "127.0.0.1"
+    netns = None  # a handle of the network namespace that it runs in, if that is not ours
 
     def __init__(self):
         self.process, self.paused = None, False
@@ -153,12 +177,18 @@ class Server:
         raise NotImplementedError
 
     def spawn(self):
-        argv = self.command()
+        argv, parent = self.command(), os.getpid()
         with open(self.path("log"), "ab") as log:
             # pylint: disable=subprocess-popen-preexec-fn
             self.process = subprocess.Popen(argv, cwd=self.dir, stdin=subprocess.DEVNULL, stdout=log,
-                                            stderr=log, preexec_fn=_die_with_parent)
+                                            stderr=log,
+                                            preexec_fn=lambda: self._begin(parent))
         self.paused = False
+
+    def _begin(self, parent):
+        _die_with_parent(parent)
+        if self.netns is not None:
+            _enter(self.netns)
 
     def wait_ready(self):
         end = time.monotonic() + READY_S
@@ -283,15 +313,17 @@ class RedisConnection:
 
 class Redis(Server):
     """password: of the user `user`, or of the default one. unix: a UNIX socket too. tls: only TLS on the
-    port, with a client certificate demanded. replica_of: another Redis. options: of redis.conf."""
+    port, with a client certificate demanded. replica_of: another Redis. options: of redis.conf. forbidden:
+    commands to `user`."""
 
     SCHEME = "redis"
 
-    def __init__(self, password=None, user=None, unix=False, tls=False, replica_of=None, options=()):
+    def __init__(self, password=None, user=None, unix=False, tls=False, replica_of=None, options=(),
+                 forbidden=()):
         self.program = _need("redis-server", "redis-server")
         self.password, self.user, self.tls = password, user, tls
         self.replica_of, self.options = replica_of, list(options)
-        self.unix = unix
+        self.unix, self.forbidden = unix, forbidden
         super().__init__()
 
     @property
@@ -311,7 +343,8 @@ class Redis(Server):
         if self.unix:
             lines += [f"unixsocket {self.socket_path}", "unixsocketperm 777"]
         if self.password and self.user:
-            lines += [f"user {self.user} on >{self.password} ~* &* +@all", "user default off"]
+            rights = " ".join(("+@all", *(f"-{x}" for x in self.forbidden)))
+            lines += [f"user {self.user} on >{self.password} ~* &* {rights}", "user default off"]
         elif self.password:
             lines += [f"requirepass {self.password}", f"masterauth {self.password}"]
         if self.replica_of:
@@ -467,11 +500,11 @@ def _zookeeper_classpath():
 
 
 class ZooKeeper(Server):
-    """One server. peers: (id, peer port, election port) of an ensemble, of which this is one."""
+    """One server. peers: (id, host, peer port, election port) of an ensemble, of which this is one."""
 
     SCHEME = "zookeeper"
 
-    def __init__(self, peers=(), number=0, port=None, options=()):
+    def __init__(self, peers=(), number=0, options=()):
         self.java = _need("java", "default-jre-headless")
         self.classpath = _zookeeper_classpath()
         self.peers, self.number, self.options = list(peers), number, list(options)
@@ -480,11 +513,11 @@ class ZooKeeper(Server):
     def command(self):
         os.makedirs(self.path("data"), exist_ok=True)
         lines = [f"tickTime={TICK_MS}", f"dataDir={self.path('data')}", f"clientPort={self.port}",
-                 "clientPortAddress=127.0.0.1", "admin.enableServer=false",
+                 f"clientPortAddress={self.host}", "admin.enableServer=false",
                  "4lw.commands.whitelist=*", "maxClientCnxns=0", "minSessionTimeout=500",
                  "maxSessionTimeout=60000", "initLimit=50", "syncLimit=10", *self.options]
-        for number, peer, election in self.peers:
-            lines.append(f"server.{number}=127.0.0.1:{peer}:{election}")
+        for number, host, peer, election in self.peers:
+            lines.append(f"server.{number}={host}:{peer}:{election}")
         if self.peers:
             self.write("data/myid", f"{self.number}\n")
         self.write("zoo.cfg", "\n".join(lines) + "\n")
@@ -496,7 +529,7 @@ class ZooKeeper(Server):
 
     def word(self, word):
         """One of the four-letter commands."""
-        with socket.create_connection(("127.0.0.1", self.port), 2.0) as s:
+        with socket.create_connection((self.host, self.port), 2.0) as s:
             s.sendall(word.encode())
             parts = []
             while part := s.recv(65536):
@@ -515,25 +548,31 @@ class ZooKeeper(Server):
 
     def url(self, namespace=None, port=None, **options):
         options = {"namespace": namespace or self.namespace(), **options}
-        return f"zookeeper://127.0.0.1:{port or self.port}" + query(options)
+        return f"zookeeper://{self.host}:{port or self.port}" + query(options)
 
 
 class Ensemble:
     """Servers that elect a leader among them."""
 
-    def __init__(self, count=3):
+    def __init__(self, count=3, options=()):
         self._names = 0
-        peers = [(i + 1, free_port(), free_port()) for i in range(count)]
+        hosts = self.hosts(count)
+        peers = [(i + 1, host, free_port(), free_port()) for i, (host, _) in enumerate(hosts)]
         self.servers = []
-        for i in range(count):
+        for i, (host, netns) in enumerate(hosts):
             # A single one of an ensemble is never ready: started all, then awaited.
             server = ZooKeeper.__new__(ZooKeeper)
             server.wait_ready = lambda: None
-            ZooKeeper.__init__(server, peers, i + 1)
+            server.host, server.netns = host, netns
+            ZooKeeper.__init__(server, peers, i + 1, options)
             del server.wait_ready
             self.servers.append(server)
         for server in self.servers:
             server.wait_ready()
+
+    def hosts(self, count):
+        """Where each of them lives: its address, and its network namespace."""
+        return [("127.0.0.1", None)] * count
 
     def leader(self):
         """The server that leads, or None."""
@@ -558,12 +597,120 @@ class Ensemble:
 
     def url(self, namespace=None, **options):
         options = {"namespace": namespace or self.namespace(), **options}
-        hosts = ",".join(f"127.0.0.1:{s.port}" for s in self.servers)
+        return self.url_of(self.servers, **options)
+
+    @staticmethod
+    def url_of(servers, **options):
+        """Of some of them, in this order."""
+        hosts = ",".join(f"{s.host}:{s.port}" for s in servers)
         return f"zookeeper://{hosts}" + query(options)
 
     def stop(self):
         for server in self.servers:
             server.stop()
+
+
+class Network:
+    """A network namespace for the process, from when this is made until stop(), and below it one for each
+    of some hosts that can be cut off from each other, but not from us. The kernel removes all of it with
+    its last process. Whoever is to be seen by the hosts has to be started meanwhile."""
+
+    def __init__(self, count):
+        self.ip = _need("ip", "iproute2")
+        self.home = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        self.router, self.namespaces, self.cut_off = None, [], set()
+        try:
+            self.router = self._unshare()
+            self._ip("link set lo up")
+            with open("/proc/sys/net/ipv4/ip_forward", "w", encoding="ascii") as f:
+                f.write("1")
+            for i in range(count):
+                self._add(i)
+        except OSError as error:
+            self.stop()
+            raise Missing(f"network namespaces ({error})") from error
+
+    @staticmethod
+    def _unshare():
+        if libc.unshare(CLONE_NEWNET) < 0:
+            raise OSError(ctypes.get_errno(), "unshare")
+        return os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+
+    def _ip(self, command):
+        done = subprocess.run([self.ip, *command.split()], capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise OSError(0, f"ip {command}: {done.stderr.strip()}")
+
+    def address(self, i):
+        return f"10.99.{i}.2"
+
+    def _add(self, i):
+        netns = self._unshare()
+        self.namespaces.append(netns)
+        try:
+            self._ip("link set lo up")
+            self._ip(f"link add out type veth peer name host{i} netns /proc/{os.getpid()}/fd/{self.router}")
+            self._ip(f"address add 10.99.{i}.2/24 dev out")
+            self._ip("link set out up")
+            self._ip(f"route add default via 10.99.{i}.1")
+        finally:
+            _enter(self.router)
+        self._ip(f"address add 10.99.{i}.1/24 dev host{i}")
+        self._ip(f"link set host{i} up")
+
+    def _rules(self, i):
+        yield f"iif host{i} blackhole"  # what is for us is looked up before
+        for other in range(len(self.namespaces)):
+            if other != i:
+                yield f"iif host{other} to {self.address(i)} blackhole"
+
+    def cut(self, i):
+        """Nothing goes from this host to the others, or to it, and nobody is told."""
+        self.cut_off.add(i)
+        for rule in self._rules(i):
+            self._ip(f"rule add {rule}")
+
+    def heal(self, i):
+        if i in self.cut_off:
+            self.cut_off.remove(i)
+            for rule in self._rules(i):
+                self._ip(f"rule del {rule}")
+
+    def stop(self):
+        if self.home is None:
+            return
+        _enter(self.home)
+        for fd in (self.home, self.router, *self.namespaces):
+            if fd is not None:
+                os.close(fd)
+        self.home = None
+
+
+class PartedEnsemble(Ensemble):
+    """Each server in a network namespace of its own: cut(server), heal(server)."""
+
+    def hosts(self, count):
+        self.network = Network(count)
+        return [(self.network.address(i), self.network.namespaces[i]) for i in range(count)]
+
+    def __init__(self, *args, **keywords):
+        self.network = None
+        try:
+            super().__init__(*args, **keywords)
+        except BaseException:
+            if self.network:
+                self.network.stop()
+            raise
+
+    def cut(self, server):
+        self.network.cut(self.servers.index(server))
+
+    def heal(self, server):
+        self.network.heal(self.servers.index(server))
+
+    def stop(self):
+        super().stop()
+        self.network.stop()
 
 
 # ---- All ----
@@ -591,6 +738,7 @@ KINDS = {
     "redis-password": lambda: Redis(password=secret()),
     "redis-user": lambda: Redis(password=secret(), user="alice"),
     "redis-unix": RedisUnix,
+    "redis-polled": lambda: Redis(password=secret(), user="alice", forbidden=("client|tracking", "pexpiretime")),
     "redis-tls": lambda: Redis(tls=True),
     "redis-sentinel": Sentinels,
     "zookeeper": ZooKeeper,

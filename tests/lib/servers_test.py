@@ -77,28 +77,70 @@ class Kinds(unittest.TestCase):
         server = self.start("redis")
         self.assertNotEqual(server.url(), server.url())
 
+    def test_ports_differ(self):
+        """Also from those of other processes, which have not opened theirs yet."""
+        script = ("import sys; sys.path.insert(0, sys.argv[1]); import random, servers\n"
+                  "random.SystemRandom = lambda: random.Random(1)\n"
+                  "print(*(servers.free_port() for _ in range(20)), flush=True); sys.stdin.read()")
+        programs = [subprocess.Popen([sys.executable, "-c", script, HERE], text=True,
+                                     stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(3)]
+        ports = [port for program in programs for port in program.stdout.readline().split()]
+        for program in programs:
+            program.communicate()
+        self.assertEqual(len(ports), 60)
+        self.assertEqual(len(set(ports)), 60)
+
 
 class Traces(unittest.TestCase):
     SCRIPT = ("import sys, time; sys.path.insert(0, sys.argv[1])\n"
-              "import servers; s = servers.Redis(); print(s.pid, s.dir, flush=True); time.sleep(60)")
+              "import servers; s = servers.KINDS[sys.argv[2]]()\n"
+              "print(*[str(y) for x in getattr(s, 'servers', [s]) for y in (x.pid, x.dir)], flush=True)\n"
+              "time.sleep(60)")
+    # A test of the tree: a supervisor, its child, and what that starts.
+    SUPERVISED = ("import os, sys, time; sys.path.insert(0, sys.argv[1] + '/../tree')\n"
+                  "import lib, subprocess\n"
+                  "def run():\n"
+                  " s = lib.servers.KINDS[sys.argv[2]]()\n"
+                  " p = subprocess.Popen(['sleep', '60'], start_new_session=True)\n"
+                  " a = lib.Agent()\n"
+                  " print(s.pid, s.dir, p.pid, lib.WORK, a.pid, lib.WORK, os.getpid(), lib.WORK, "
+                  "flush=True)\n"
+                  " time.sleep(60)\n"
+                  "lib.supervise(run, 60)")
 
-    def killed(self, number):
-        process = subprocess.Popen([sys.executable, "-c", self.SCRIPT, HERE], text=True,
-                                   stderr=subprocess.DEVNULL,
-                                   stdout=subprocess.PIPE)
-        pid, directory = process.stdout.readline().split()
-        self.assertTrue(os.path.isdir(directory) and alive(pid))
+    def killed(self, number, kind, script=None):
+        process = subprocess.Popen([sys.executable, "-c", script or self.SCRIPT, HERE, kind], text=True,
+                                   stderr=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                   env=dict(os.environ, TOOZFS="/bin/true"))
+        words = process.stdout.readline().split()
+        pids, directories = words[::2], words[1::2]
+        self.assertTrue(pids, f"{kind} did not start")
+        self.assertTrue(all(map(os.path.isdir, directories)) and all(map(alive, pids)))
         process.send_signal(number)
         process.communicate()
-        wait_until(lambda: not alive(pid) and not os.path.exists(directory))
+        wait_until(lambda: not any(map(alive, pids)) and not any(map(os.path.exists, directories)))
 
-    def test_nothing_is_left(self):
+    def need(self, kind):
         try:
-            servers.Redis().stop()
+            servers.KINDS[kind]().stop()
         except servers.Missing as missing:
             self.skipTest(str(missing))
+
+    def test_nothing_is_left(self):
+        self.need("redis")
         for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT):
-            self.killed(number)
+            self.killed(number, "redis")
+
+    def test_nothing_is_left_of_an_ensemble(self):
+        self.need("zookeeper")
+        self.killed(signal.SIGKILL, "zookeeper-ensemble")
+
+    def test_nothing_is_left_by_a_supervisor(self):
+        self.need("redis")
+        if os.geteuid() != 0 or not os.path.exists("/dev/fuse"):
+            self.skipTest("needs root and /dev/fuse")
+        for number in (signal.SIGKILL, signal.SIGTERM):
+            self.killed(number, "redis", self.SUPERVISED)
 
 
 class Command(unittest.TestCase):
@@ -191,11 +233,22 @@ class Trouble(unittest.TestCase):
         self.assertEqual(self.proxy.counts()["trips"], 0)
 
     def test_delay(self):
-        self.client.settimeout(5)
+        self.client.settimeout(5 * servers.SLOW)
         self.proxy.delay(60)
         begin = time.monotonic()
         self.say()
         self.assertGreater(time.monotonic() - begin, 0.11)
+
+    def test_order(self):
+        """A stream stays one, whatever becomes of the delay."""
+        self.client.settimeout(5 * servers.SLOW)
+        for i in range(10):
+            self.proxy.delay(30 * (i % 2))
+            self.client.sendall(b"%d" % i)
+        text = b""
+        while len(text) < 10:
+            text += self.client.recv(10)
+        self.assertEqual(text, b"0123456789")
 
     def test_drop(self):
         self.proxy.drop("down")

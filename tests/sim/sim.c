@@ -12,6 +12,7 @@
  * - a grant or a "still mine" is given only while the server has it so;
  * - fencing tokens grow; a lost lock stays lost until it is let go;
  * - each request is answered exactly once, and in its time;
+ * - who follows a group knows, by what it is told alone, who is a member;
  * - once all is well again, nobody is forgotten; after the stop nothing is left anywhere.
  */
 #include <assert.h>
@@ -19,6 +20,7 @@
 #include <signal.h>
 #include <stdio.h>
 
+#include "coord/follow.h"
 #include "coord/table.h"
 #include "tests/lib/site.h"
 
@@ -33,6 +35,14 @@ struct ask {
 	size_t host, group, member;
 	uint64_t kind; /* see member_act */
 	uint64_t due_ms;
+};
+
+/* Who follows a group on a host. */
+struct watcher {
+	struct coord_follower follower;
+	size_t host, group;
+	bool settled, suspended;
+	bool known[SITE_CLIENTS]; /* members, by number */
 };
 
 static struct run {
@@ -52,6 +62,7 @@ static struct run {
 		       [SITE_CLIENTS]; /* 1 + deleted groups, see note_members */
 	bool doubtful[GROUPS][SITE_CLIENTS]; /* a change may come yet of which nothing is known */
 	uint64_t pause_until_ms[SITE_CLIENTS], server_until_ms;
+	struct watcher watchers[SITE_CLIENTS][GROUPS];
 	bool healed;
 	uint64_t grants, losses, requests;
 } run;
@@ -420,6 +431,93 @@ static void member_act(size_t host)
 	run.requests++;
 }
 
+static size_t member_of(struct coord_bytes name)
+{
+	for (size_t m = 0; m < run.site.len; m++)
+		if (coord_bytes_equal(coord_bytes_of(run.site.members[m]), name))
+			return m;
+	FAIL("a member that nobody joined");
+}
+
+static void watcher_settled(struct watcher *watcher)
+{
+	const struct coord_followed_member *member = NULL;
+	bool known[SITE_CLIENTS] = {false};
+	while ((member = coord_followed_next(&watcher->follower, member)))
+		known[member_of(member->name)] = true;
+	if (!watcher->settled)
+		memcpy(watcher->known, known, sizeof(known));
+	else if (memcmp(watcher->known, known, sizeof(known)) != 0)
+		FAIL("a follower was told something else than there is");
+	watcher->settled = true;
+}
+
+static void watcher_told(struct coord_follower *follower, enum coord_change change,
+	struct coord_bytes name, int status)
+{
+	struct watcher *watcher = coord_container(follower, struct watcher, follower);
+	SAY("host %zu is told of %s: %d %.*s", watcher->host, group_names[watcher->group],
+		(int)change, (int)name.len, name.data ? name.data : "");
+	if (change == COORD_CHANGE_SETTLED)
+		watcher_settled(watcher);
+	else if (!watcher->settled && change != COORD_CHANGE_ENDED)
+		FAIL("a change before the state");
+	if (change == COORD_CHANGE_SUSPENDED || change == COORD_CHANGE_RESUMED) {
+		if (watcher->suspended == (change == COORD_CHANGE_SUSPENDED))
+			FAIL("suspended or resumed twice");
+		watcher->suspended = change == COORD_CHANGE_SUSPENDED;
+	}
+	if (change == COORD_CHANGE_ENDED && status != -ENOENT)
+		FAIL("following ended: %d", status);
+	if (change > COORD_CHANGE_LEAVE)
+		return;
+	bool *known = &watcher->known[member_of(name)];
+	if (*known == (change == COORD_CHANGE_JOIN))
+		FAIL("a member came or went twice");
+	*known = change != COORD_CHANGE_LEAVE;
+}
+
+static void follow_act(size_t host)
+{
+	size_t g = sim_below(sim, GROUPS);
+	struct watcher *watcher = &run.watchers[host][g];
+	SAY("host %zu %s %s", host, watcher->follower.followed ? "leaves alone" : "follows",
+		group_names[g]);
+	if (watcher->follower.followed) {
+		coord_unfollow(&watcher->follower);
+		return;
+	}
+	*watcher = (struct watcher){.follower.fn = watcher_told, .host = host, .group = g};
+	if (coord_follow(run.site.clients[host].coord, coord_bytes_of(group_names[g]),
+		    &watcher->follower) < 0)
+		FAIL("following was refused");
+}
+
+static void check_watchers(void)
+{
+	for (size_t h = 0; h < run.site.len; h++)
+		for (size_t g = 0; g < GROUPS; g++) {
+			const struct watcher *watcher = &run.watchers[h][g];
+			if (!watcher->follower.followed)
+				continue;
+			/* Where nothing notifies it is just reading now and then. */
+			for (int i = 0; i < 100 && !coord_followed_current(&watcher->follower); i++)
+				pass(7);
+			if (!coord_followed_current(&watcher->follower) || watcher->suspended)
+				FAIL("host %zu does not know what became of %s", h, group_names[g]);
+			for (size_t m = 0; m < run.site.len; m++) {
+				bool any = false;
+				for (size_t by = 0; by < run.site.len; by++)
+					any |= fake_joined(run.site.server, run.site.members[by],
+						coord_bytes_of(group_names[g]),
+						coord_bytes_of(run.site.members[m]));
+				if (watcher->known[m] != any)
+					FAIL("host %zu follows %s: %s is %s", h, group_names[g],
+						run.site.members[m], any ? "not seen" : "gone");
+			}
+		}
+}
+
 static void lock_break_act(size_t host)
 {
 	struct coord *coord = run.site.clients[host].coord;
@@ -543,10 +641,12 @@ static void run_wildly(uint64_t steps)
 			/* Who stands still does nothing. */
 			if (!run.site.hosts[run.host_of[i]].paused)
 				taker_act(i);
-		} else if (dice < 68) {
+		} else if (dice < 69) {
 			size_t host = sim_below(sim, run.site.len);
-			if (!run.site.hosts[host].paused)
+			if (!run.site.hosts[host].paused && dice < 68)
 				member_act(host);
+			else if (!run.site.hosts[host].paused)
+				follow_act(host);
 		} else if (dice < 70) {
 			trouble();
 		} else if (dice < 90) {
@@ -643,10 +743,14 @@ static void run_healed(void)
 		}
 	pass(DEADLINE_MS + 2 * run.options.ttl_ms);
 	check_members();
+	check_watchers();
 }
 
 static void run_close(void)
 {
+	for (size_t h = 0; h < run.site.len; h++)
+		for (size_t g = 0; g < GROUPS; g++)
+			coord_unfollow(&run.watchers[h][g].follower);
 	for (size_t i = 0; i < run.takers_len; i++)
 		taker_end(i);
 	pass(DEADLINE_MS + 100);

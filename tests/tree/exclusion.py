@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Mutual exclusion between processes and between mounts, under random kills.
 
-TOOZFS_EXCLUSION is the program exclusion. 20,000 acquisitions, 1,000,000 with TOOZFS_LONG=1;
-TOOZFS_SEED replays the choices (not the schedule) of an earlier run.
+TOOZFS_EXCLUSION is the program exclusion. 20,000 acquisitions, 3,000 on a server, 1,000,000 with
+TOOZFS_LONG=1; TOOZFS_SEED replays the choices (not the schedule) of an earlier run.
 """
 import os
 import subprocess
@@ -12,7 +12,7 @@ import time
 import lib
 
 PROGRAM = os.environ.get("TOOZFS_EXCLUSION", "")
-TARGET = 1000000 if lib.LONG else 20000
+TARGET = 1000000 if lib.LONG else 3000 if os.environ.get("TOOZFS_STORE") else 20000
 LIMIT_S = 7200 if lib.LONG else 240
 
 
@@ -34,6 +34,14 @@ class ExclusionMemory(Exclusion, lib.Memory):
 
 
 class ExclusionFile(Exclusion, lib.File):
+    pass
+
+
+class ExclusionRedis(Exclusion, lib.Redis):
+    pass
+
+
+class ExclusionZooKeeper(Exclusion, lib.ZooKeeper):
     pass
 
 

@@ -112,13 +112,7 @@ class Leaders:
         os.unlink(self.there)
         fcntl.flock(self.open(self.there), EX)
 
-        def lost():
-            try:
-                agent.fsync(fd)
-            except OSError as error:
-                return error.errno == errno.EIO
-            return False
-        lib.wait_until(lost, "the loss")
+        lib.wait_until(lambda: lib.lost(agent.fsync, fd), "the loss")
 
     def test_fcntl_campaigns_too(self):
         fd = self.open(self.here)

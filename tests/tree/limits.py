@@ -4,7 +4,6 @@ import errno
 import fcntl
 import os
 import resource
-import time
 
 import lib
 from lib import EX, UN

@@ -87,9 +87,9 @@ class Fcntl:
         self.fails(errno.EAGAIN, two.flock, other, EX | NB)
 
     def test_killed_holder(self):
-        for set_, wait in ((SET, WAIT), (OFD_SET, OFD_WAIT)):
+        for wait in (WAIT, OFD_WAIT):
             one, fd, two, other = self.two()
-            one.fcntl_lock(fd, set_, WR)
+            one.fcntl_lock(fd, wait, WR)
             two.start("fcntl_lock", other, wait, WR)
             two.wait_blocked()
             one.kill()
@@ -336,13 +336,7 @@ class Fcntl:
         other = self.agent()
         other.unlink(self.b("locks/l"))
         for fd in (one, two):
-            def lost(fd=fd):
-                try:
-                    os.fsync(fd)
-                except OSError as error:
-                    return error.errno == errno.EIO
-                return False
-            lib.wait_until(lost, "the loss")
+            lib.wait_until(lambda fd=fd: lib.lost(os.fsync, fd), "the loss")
         lib.fcntl_lock(two, SET, UNLCK)
         os.fsync(one)
         os.fsync(two)

@@ -4,7 +4,6 @@ import errno
 import fcntl
 import hashlib
 import os
-import select
 import signal
 import time
 
@@ -32,13 +31,6 @@ class Store(lib.File):
         super().setUp()
         self.dir = self.a.url.removeprefix("file://")
 
-    def told(self, fd):
-        """Until the holder is told that it lost, without asking."""
-        poll = select.poll()
-        poll.register(fd, select.POLLIN)
-        lib.wait_until(lambda: any(events & select.POLLERR for _, events in poll.poll(100)), "the loss",
-                       3)
-
     def side(self, *parts):
         return os.path.join(self.dir, ".toozfs", *parts)
 
@@ -59,8 +51,7 @@ class Removed(Store):
                     fd = self.open(self.a("locks", name.replace("/", "%2F")))
                     fcntl.flock(fd, mode)
                     change(path)
-                    self.told(fd)
-                    self.fails(errno.EIO, os.fsync, fd)
+                    self.told_of_loss(fd)
                     os.close(fd)
         self.assertIn("its file was removed", self.a.read_log())
 
@@ -70,7 +61,7 @@ class Removed(Store):
         fcntl.flock(one, EX)
         fcntl.flock(two, EX)
         os.unlink(os.path.join(self.dir, "two"))
-        self.told(two)
+        self.told_of_loss(two)
         os.fsync(one)
         self.fails(errno.EAGAIN, fcntl.flock, self.open(self.b("locks/one")), EX | NB)
 
@@ -79,7 +70,7 @@ class Removed(Store):
         fd = self.open(self.a("leaders/g"))
         fcntl.flock(fd, EX)
         os.unlink(self.side("leaders", sha1("g")))
-        self.told(fd)
+        self.told_of_loss(fd)
 
     def test_upgrade(self):
         """Two were told that they hold, one exclusively."""
@@ -98,7 +89,7 @@ class Removed(Store):
         fcntl.flock(fd, SH)
         os.unlink(os.path.join(self.dir, "l"))
         fcntl.flock(self.open(self.b("locks/l")), EX | NB)
-        self.told(fd)
+        self.told_of_loss(fd)
         self.fails(errno.EAGAIN, fcntl.flock, self.open(self.a("locks/l")), SH | NB)
 
 
@@ -223,11 +214,7 @@ class Breaks(Store):
         with open(self.side("request"), "wb") as f:
             f.write(anybody + b" " + now + b"\n")
         os.rename(self.side("request"), self.side("break", self.session(self.a), "lock-" + sha1("l")))
-        self.told_late(fd)
-
-    def told_late(self, fd):
-        self.told(fd)
-        self.fails(errno.EIO, os.fsync, fd)
+        self.told_of_loss(fd)
 
     def test_who_comes_later_is_spared(self):
         """A daemon that was stopped while a lock was broken keeps what it takes afterwards."""
@@ -245,7 +232,7 @@ class Breaks(Store):
         finally:
             os.kill(later.pid, signal.SIGCONT)
         agent.result()
-        self.told_late(fd)
+        self.told_of_loss(fd)
         lib.wait_until(lambda: not self.requests(), "the requests")
         agent.fsync(handle)
 
@@ -276,7 +263,7 @@ class Foreign(Store):
             lib.wait_until(lambda: not os.path.exists(tree("locks/l")) and time.monotonic() > end,
                            "the release")
             agent.fcntl_lock(python, fcntl.F_SETLK, fcntl.F_WRLCK)
-            lib.wait_until(lambda: os.path.exists(tree("locks/l")), "the lock to show", 2)
+            lib.wait_until(lambda: os.path.exists(tree("locks/l")), "the lock to show", 2 * lib.SLOW)
             self.assertEqual(lib.fields(lib.read(tree("locks/l")))["pid"], str(agent.pid))
             agent.close(python)
             lib.wait_until(lambda: not os.path.exists(tree("locks/l")), "the end")

@@ -3,6 +3,8 @@
 import errno
 import fcntl
 import os
+import re
+import resource
 import struct
 import time
 
@@ -50,7 +52,7 @@ class Refused(trouble.Refused, lib.Case):
 
     def test_one_of_an_ensemble_alone(self):
         """It answers, and serves nobody."""
-        peers = [(i + 1, servers.free_port(), servers.free_port()) for i in range(3)]
+        peers = [(i + 1, "127.0.0.1", servers.free_port(), servers.free_port()) for i in range(3)]
         server = servers.ZooKeeper.__new__(servers.ZooKeeper)
         server.wait_ready = lambda: None
         servers.ZooKeeper.__init__(server, peers, 1)
@@ -105,7 +107,7 @@ class Trouble(Own, trouble.Trouble, lib.Case):
         self.hold()
         self.server.kill()
         self.server.start()
-        begin = time.monotonic()
+        watch = lib.Stopwatch()
         kept = None
         while kept is None:
             try:
@@ -113,7 +115,7 @@ class Trouble(Own, trouble.Trouble, lib.Case):
                 kept = True
             except OSError as error:
                 kept = False if error.errno == errno.EIO else None
-            self.assertLess(time.monotonic() - begin, 2 * lib.PATIENCE_S)
+            watch.within(2 * lib.PATIENCE_S)
         if kept:
             self.assertFalse(any(x.done() for x in self.waiters), "two hold at once")
             self.holder.flock(self.fd, UN)
@@ -180,7 +182,7 @@ class Hostile(lib.ZooKeeper):
         self.alive()
 
     def use(self, tree):
-        begin = time.monotonic()
+        watch = lib.Stopwatch()
         for name in ("locks/l", "locks/s", "leaders/g"):
             try:
                 fd = os.open(tree(name), os.O_RDWR | os.O_CREAT)
@@ -192,9 +194,9 @@ class Hostile(lib.ZooKeeper):
                 pass
             finally:
                 os.close(fd)
-        lib.sh('ls -lR "$1"; cat "$1"/*/* "$1"/groups/g/*', tree.path, timeout=4 * lib.PATIENCE_S)
+        lib.sh('ls -lR "$1"; cat "$1"/[!e]*/* "$1"/groups/g/*', tree.path, timeout=4 * lib.PATIENCE_S)
         self.assertIsNone(tree.process.poll(), tree.read_log())
-        self.assertLess(time.monotonic() - begin, 3 * LEASE_S + 2 * lib.SLOW)
+        watch.within(3 * LEASE_S + 2 * lib.SLOW)
 
     def alive(self):
         for tree in (self.a, self.b):
@@ -215,17 +217,186 @@ class Hostile(lib.ZooKeeper):
             lib.wait_until(works, "the mount to work again", 2 * lib.PATIENCE_S)
 
 
-class Ensemble(lib.Case):
-    kind = "zookeeper"
-    site = None
+class Many(Own, trouble.Base, lib.Case):
+    """What is watched stays within bounds, and survives a connection that breaks."""
 
-    def setUp(self):
+    def watches(self):
+        return int(re.search(r"Total watches:(\d+)", self.server.word("wchs")).group(1))
+
+    def test_names_that_are_not_there(self):
+        """Looking at them leaves nothing at the server for longer than somebody looks."""
+        before, views = self.watches(), 10240  # so many looks at locks are kept
+        for i in range(300):
+            for path in (f"groups/absent{i}", f"groups/absent{i}/member"):
+                self.assertFalse(os.path.exists(self.b(path)))
+        lib.wait_until(lambda: self.watches() < before + 100, "the watches to go")
+        for i in range(views + 800):
+            self.assertFalse(os.path.exists(self.b(f"locks/absent{i}")))
+        self.assertGreater(self.watches(), views // 2)
+        lib.wait_until(lambda: self.watches() < before + views + 400, "the oldest watches to go")
+
+    def test_long_names_held(self):
+        """What the client library says on a new connection is one request, and has to fit in."""
+        self.a.stop()
+        self.a = self.tree(self.url(port=self.proxy.port), f"timeout={10 * lib.SLOW:g}")
+        resource.setrlimit(resource.RLIMIT_NOFILE, (9000, 9000))
+        fds = []
+        for i in range(5000):
+            fds.append(self.open(self.a("locks/" + f"{i:04}" * 60)))
+            fcntl.flock(fds[-1], EX)
+        lib.wait_until(lambda: self.watches() > 500, "many of them to be watched")
+        self.proxy.cut()
+        for fd in fds[::500]:
+            self.keeps(os, fd)
+        self.assertEqual(lib.read(self.a(".tooz/state")), b"connected\n")
+        # A loss is seen, of what is watched and of what is not.
+        for i in (0, 4999):
+            os.unlink(self.b("locks/" + f"{i:04}" * 60))
+            poll = lib.select.poll()
+            poll.register(fds[i], lib.select.POLLIN)
+            self.assertTrue(poll.poll(1000 * lib.PATIENCE_S))
+        for fd in fds:
+            os.close(fd)
+
+    def test_hand_over(self):
+        """Who waits, mount or Python's way, is one watch; a release is one notice and one round trip for the
+        next one, and nothing at all for those behind."""
+        from kazoo.client import KazooClient
+        python = KazooClient(f"127.0.0.1:{self.server.port}", timeout=30)
+        python.start(10)
+        self.addCleanup(python.close)
+        self.addCleanup(python.stop)
+        options = f"timeout={60 * lib.SLOW:g}"  # so that keep-alives are few
+        proxies = [self.proxied() for _ in range(2)]
+        trees = [self.tree(self.url(port=x.port), options) for x in proxies]
+        agents = [self.agent() for _ in trees]
+        fds = [agent.open(tree("locks/l")) for agent, tree in zip(agents, trees)]
+        counts = []
+        for _ in range(5):
+            lock = python.Lock(f"/{self.ns}/locks/l", "py")
+            self.assertTrue(lock.acquire(timeout=lib.PATIENCE_S))
+            for place, (agent, fd) in enumerate(zip(agents, fds)):
+                before = self.watches()
+                agent.start("flock", fd, EX)
+                lib.wait_until(lambda: self.queued() == place + 2, "its place in the queue")
+                lib.wait_until(lambda: self.watches() > before, "its watch")
+                self.assertEqual(self.watches(), before + 1)
+            for between in proxies:
+                between.reset_counts()
+            lock.release()
+            agents[0].result()
+            counts.append([x.counts()["trips"] for x in proxies])
+            agents[0].flock(fds[0], UN)
+            agents[1].result()
+            agents[1].flock(fds[1], UN)
+            lib.wait_until(lambda: self.queued() == 0, "the last release")
+        # What is done some milliseconds later, or a keep-alive, may be counted in.
+        self.assertEqual(min(x for x, _ in counts), 1, counts)
+        self.assertEqual(min(x for _, x in counts), 0, counts)
+        self.assertLessEqual(max(x for x, _ in counts), 3, counts)
+
+    def queued(self):
+        return self.server.word("dump").count(f"/{self.ns}/locks/l/")
+
+    def settled_down(self):
+        """Some keep-alives later, whatever was asked before has been answered."""
+        trips = self.proxy.counts()["trips"]
+        lib.wait_until(lambda: self.proxy.counts()["trips"] > trips + 2, "keep-alives")
+
+    def behind(self, trouble):
+        """One waits behind the proxy, has trouble, and another comes after: the order is that of arrival."""
+        holder, first, second = (self.agent() for _ in range(3))
+        held = holder.open_flock(self.b("locks/l"), RW, EX)
+        options = f"timeout={2 * LEASE_S * lib.SLOW:g}"  # all of it is shorter than the lease
+        other = self.tree(self.url(), options)
+        self.a.stop()
+        self.a = self.tree(self.url(port=self.proxy.port), options)
+        one, two = first.open(self.a("locks/l")), second.open(other("locks/l"))
+        self.proxy.delay(100)
+        first.start("flock", one, EX)
+        lib.wait_until(lambda: self.queued() == 2, "the first waiter's node")
+        trouble(0)
+        second.start("flock", two, EX)
+        lib.wait_until(lambda: self.queued() == 3, "the second waiter's node")
+        trouble(1)
+        self.proxy.delay(0)
+        self.state(self.a, "connected")
+        self.settled_down()
+        holder.flock(held, UN)
+        first.result()
+        self.assertFalse(second.done(), "two at once")
+        self.keeps(first, one)
+        first.flock(one, UN)
+        second.result()
+
+    def test_place_kept_without_an_answer(self):
+        """The connection breaks when the node is made and the answer is on its way."""
+        def trouble(step):
+            if step == 0:
+                self.assertGreater(self.proxy.cut(), 0)
+        self.behind(trouble)
+
+    def test_place_kept_while_looking(self):
+        """The connection breaks again, while the waiter looks whether he still waits."""
+        def trouble(step):
+            for _ in range(4 if step else 0):
+                self.assertGreater(self.proxy.cut(), 0)
+                self.state(self.a, "suspended")
+                self.state(self.a, "connected")
+        self.behind(trouble)
+
+    def test_sharers_stand_back(self):
+        """For as long as a writer elsewhere waits, however long that is."""
+        first, writer, second = self.agent(), self.agent(), self.agent()
+        fd = first.open_flock(self.a("locks/l"), RW, SH)
+        other = writer.open(self.b("locks/l"))
+        writer.start("flock", other, EX)
+        writer.wait_blocked()
+        wait_s = time.monotonic() + 3.5
+        place = second.open(self.a("locks/l"))
+        lib.wait_until(lambda: self.stands_back(second, place), "sharers to stand back")
+        second.start("flock", place, SH)
+        while time.monotonic() < wait_s:
+            self.assertFalse(second.done(wait_s - time.monotonic()), "a sharer passed the writer")
+        first.flock(fd, UN)
+        writer.result()
+        self.assertFalse(second.done())
+        writer.flock(other, UN)
+        second.result()
+
+    def stands_back(self, agent, fd):
+        try:
+            agent.flock(fd, SH | NB)
+        except BlockingIOError:
+            return True
+        agent.flock(fd, UN)
+        return False
+
+
+class Several(lib.Case):
+    kind = "zookeeper"
+
+    def start(self, kind=servers.Ensemble, **keywords):
         lib.need_module("zookeeper")
         try:
-            self.site = servers.Ensemble()
+            site = kind(**keywords)
         except servers.Missing as missing:
             self.skipTest(str(missing))
-        self.addCleanup(self.site.stop)
+        self.addCleanup(site.stop)
+        return site
+
+    def token(self, agent, fd):
+        return int(lib.fields(agent.pread(fd, 4096, 0))["token"])
+
+    def contenders(self, site, namespace, lock):
+        """How many nodes there are for a lock, as a leader has it."""
+        leader = site.leader()
+        return leader.word("dump").count(f"/{namespace}/locks/{lock}/") if leader else None
+
+
+class Ensemble(Several):
+    def setUp(self):
+        self.site = self.start()
         url = self.site.url(self.site.namespace())
         self.a, self.b = self.tree(url, OPTIONS), self.tree(url, OPTIONS)
         self.holder, self.waiter = self.agent(), self.agent()
@@ -233,9 +404,6 @@ class Ensemble(lib.Case):
         self.other = self.waiter.open(self.b("locks/l"))
         self.waiter.start("flock", self.other, EX)
         self.waiter.wait_blocked()
-
-    def token(self, agent, fd):
-        return int(lib.fields(agent.pread(fd, 4096, 0))["token"])
 
     def settled(self):
         """True: the holder still holds; False: it was told that not."""
@@ -285,12 +453,12 @@ class Ensemble(lib.Case):
         """One server left decides nothing: the holder is told in time, and nobody gets the lock."""
         leader = self.site.leader()
         killed = [x for x in self.site.servers if x is not leader][:1] + [leader]
-        begin = time.monotonic()
+        watch = lib.Stopwatch()
         for server in killed:
             server.kill()
         self.holder.start("poll", self.fd, lib.select.POLLIN, int(4000 * lib.PATIENCE_S))
         self.assertTrue(self.holder.result(4 * lib.PATIENCE_S) & lib.select.POLLERR)
-        self.assertLess(time.monotonic() - begin, LEASE_S + 1 * lib.SLOW)
+        watch.within(LEASE_S + 1 * lib.SLOW)
         self.assertFalse(self.waiter.done(), "granted by a minority")
         for server in killed:
             server.spawn()
@@ -310,6 +478,231 @@ class Ensemble(lib.Case):
         if kept:
             self.assertFalse(self.waiter.done(), "two hold at once")
         self.handed_over(token)
+
+    def test_a_leader_that_was_deposed_confirms_nothing(self):
+        """Stopped over an election and a break, it goes on and does not know for a moment that it leads no more."""
+        leader = self.site.leader()
+        others = [server for server in self.site.servers if server is not leader]
+        namespace = self.site.namespace()
+        here = self.tree(leader.url(namespace), "timeout=40")
+        there = self.tree(others[0].url(namespace), "timeout=40")
+        fd = self.open(here("locks/x"))
+        fcntl.flock(fd, EX)
+        os.fsync(fd)
+        leader.pause()
+        self.addCleanup(leader.cont)
+
+        def broken():
+            try:
+                os.unlink(there("locks/x"))
+                return True
+            except OSError:
+                return False
+        lib.wait_until(broken, "the others to go on", 2 * lib.PATIENCE_S)
+        other = self.open(there("locks/x"))
+        fcntl.flock(other, EX)
+        os.fsync(other)
+        leader.cont()
+        end = time.monotonic() + 2 * lib.PATIENCE_S
+        while True:
+            error = self.fails((errno.EIO, errno.EHOSTDOWN, errno.ETIMEDOUT), os.fsync, fd)
+            if error.errno == errno.EIO:
+                break
+            self.assertLess(time.monotonic(), end, "the holder was never told")
+        os.fsync(other)
+
+
+class Queue(Several):
+    """Sessions with time enough to outlive an election."""
+
+    def queued(self, count):
+        """A holder and mounts that wait, in this order; [(agent, fd)]."""
+        self.site = self.start()
+        namespace = self.site.namespace()
+        queue = []
+        for i in range(count):
+            tree = self.tree(self.site.url(namespace), f"timeout={10 * lib.SLOW:g}")
+            agent = self.agent()
+            fd = agent.open(tree("locks/l"))
+            agent.start("flock", fd, EX)
+            queue.append((agent, fd))
+            lib.wait_until(lambda: self.contenders(self.site, namespace, "l") == i + 1,
+                           "its place in the queue")
+        queue[0][0].result()
+        return queue
+
+    def served_in_order(self, queue):
+        token = 0
+        for i, (agent, fd) in enumerate(queue):
+            if i:
+                agent.result(2 * lib.PATIENCE_S)
+            for later, _ in queue[i + 1:]:
+                self.assertFalse(later.done(), "out of order, or two at once")
+            agent.fsync(fd)
+            self.assertGreater(self.token(agent, fd), token)
+            token = self.token(agent, fd)
+            agent.flock(fd, UN)
+
+    def holds_on(self, agent, fd):
+        """The lock is confirmed in the end, and never was lost."""
+        def confirmed():
+            try:
+                agent.fsync(fd)
+                return True
+            except OSError as error:
+                self.assertNotEqual(error.errno, errno.EIO, "lost")
+                return False
+        lib.wait_until(confirmed, "the confirmation", 3 * lib.PATIENCE_S)
+
+    def test_order_over_an_election(self):
+        """The leader dies: who held holds, and who waited is served in the order of arrival."""
+        queue = self.queued(5)
+        token = self.token(*queue[0])
+        self.site.fail_over()
+        self.holds_on(*queue[0])
+        self.assertEqual(self.token(*queue[0]), token)
+        self.served_in_order(queue)
+
+    def test_order_over_all_restarted(self):
+        """Each server dies once, the next as soon as the one before is back: nobody's place is lost."""
+        queue = self.queued(4)
+        for server in list(self.site.servers):
+            server.kill()
+            servers.Sentinels._until(self.site.leader, "a leader")
+            self.holds_on(*queue[0])
+            server.start()
+        self.served_in_order(queue)
+
+
+class Parted(Several):
+    """A follower that is cut off from its leader answers reads and pings, and would for half a minute."""
+
+    def setUp(self):
+        self.site = self.start(servers.PartedEnsemble, options=["syncLimit=150"])
+        self.leader = self.site.leader()
+        self.follower, self.third = [x for x in self.site.servers if x is not self.leader]
+        self.ns = self.site.namespace()
+
+    def mount(self, *places, options=OPTIONS):
+        return self.tree(self.site.url_of(places, namespace=self.ns, randomize_hosts="false"), options)
+
+    def hold(self, tree):
+        """A handle that agents made after this share with us."""
+        self.fd = self.open(tree("locks/l"))
+        fcntl.flock(self.fd, EX)
+        self.poller = self.agent()
+
+    def wait(self, tree):
+        self.waiter = self.agent()
+        self.other = self.waiter.open(tree("locks/l"))
+        self.waiter.start("flock", self.other, EX)
+        lib.wait_until(lambda: self.contenders(self.site, self.ns, "l") == 2, "the waiter's node")
+
+    def holder_is_told(self, asked):
+        a, b = self.mount(self.follower), self.mount(self.leader, self.third)
+        self.hold(a)
+        self.wait(b)
+        os.fsync(self.fd)
+        asker = self.agent()
+        begin = time.monotonic()
+        self.site.cut(self.follower)
+        self.poller.start("poll", self.fd, lib.select.POLLIN, int(4000 * lib.PATIENCE_S))
+        while not self.poller.done(0.002):
+            self.assertFalse(self.waiter.done(), "another holds it, and the holder was not told")
+            if asked:
+                self.fails((errno.EIO, *trouble.UNKNOWN), asker.fsync, self.fd)
+            self.assertLess(time.monotonic() - begin, LEASE_S + 1 * lib.SLOW, "not told in time")
+        self.assertTrue(self.poller.result() & lib.select.POLLERR)
+        self.fails(errno.EIO, asker.fsync, self.fd)
+        self.fails(errno.EIO, os.pread, self.fd, 4096, 0)
+        self.assertEqual(self.follower.mode(), "follower", "it was to answer all the time")
+        self.waiter.result(LEASE_S + lib.PATIENCE_S)
+        self.waiter.fsync(self.other)
+        # Here nothing is granted, and the calls end.
+        self.fails(trouble.UNKNOWN, self.agent().open_flock, a("locks/new"), RW, EX | NB)
+        self.site.heal(self.follower)
+        self.goes_on(a, b)
+
+    def test_holder_at_the_follower(self):
+        """Nothing is confirmed there, and the loss is told before the other side grants the lock."""
+        self.holder_is_told(asked=True)
+
+    def test_silent_holder_at_the_follower(self):
+        """Also if nobody asks: only the keep-alive can find out."""
+        self.holder_is_told(asked=False)
+
+    def test_try_at_the_follower(self):
+        """That a lock is taken is no answer of a server that does not know what was let go."""
+        a, b = self.mount(self.follower), self.mount(self.leader, self.third)
+        self.hold(b)
+        self.fails(errno.EAGAIN, fcntl.flock, self.open(a("locks/l")), EX | NB)
+        self.site.cut(self.follower)
+        fcntl.flock(self.fd, UN)
+        os.fsync(self.fd)
+        self.fails(trouble.UNKNOWN, fcntl.flock, self.open(a("locks/l")), EX | NB)
+        self.site.heal(self.follower)
+        self.goes_on(a, b)
+
+    def test_waiter_at_the_follower(self):
+        """What it saw before, it does not take for the truth: a lock is not granted there."""
+        a, b = self.mount(self.follower), self.mount(self.leader, self.third)
+        self.hold(b)
+        self.wait(a)
+        self.site.cut(self.follower)
+        fcntl.flock(self.fd, UN)
+        third = self.agent()
+        place = third.open(b("locks/l"))
+        third.start("flock", place, EX)
+        lib.wait_until(third.done, "the lock, when the waiter's session is over", 3 * lib.PATIENCE_S)
+        third.result()
+        self.assertFalse(self.waiter.done(), "granted by a server that is alone")
+        third.fsync(place)
+        self.site.heal(self.follower)
+        third.flock(place, UN)
+        self.waiter.result(3 * lib.PATIENCE_S)
+        self.waiter.flock(self.other, UN)
+        self.goes_on(a, b)
+
+    def test_moves_to_another(self):
+        """A mount that knows the others leaves the follower, and keeps what it holds."""
+        options = f"timeout={2 * LEASE_S * lib.SLOW:g}"
+        a = self.mount(self.follower, self.third, self.leader, options=options)
+        b = self.mount(self.leader, self.third, options=options)
+        self.hold(a)
+        self.wait(b)
+        self.site.cut(self.follower)
+        begin = time.monotonic()
+        while True:
+            try:
+                os.fsync(self.fd)
+                break
+            except OSError as error:
+                self.assertNotEqual(error.errno, errno.EIO, "lost")
+            self.assertLess(time.monotonic() - begin, 2 * lib.PATIENCE_S)
+        self.assertFalse(self.waiter.done())
+        fcntl.flock(self.fd, UN)
+        self.waiter.result()
+        self.site.heal(self.follower)
+        self.waiter.flock(self.other, UN)
+        self.goes_on(a, b)
+
+    def goes_on(self, *trees):
+        for tree in trees:
+            def works():
+                try:
+                    fd = os.open(tree("locks/w"), RW)
+                except OSError:
+                    return False
+                try:
+                    fcntl.flock(fd, EX | NB)
+                    return True
+                except OSError:
+                    return False
+                finally:
+                    with lib.suppressed():
+                        os.close(fd)
+            lib.wait_until(works, "the mount to work again", 4 * lib.PATIENCE_S)
+            self.assertEqual(lib.read(tree(".tooz/state")), b"connected\n")
 
 
 if __name__ == "__main__":

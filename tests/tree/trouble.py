@@ -65,6 +65,21 @@ def _close(fd):
 lib.ACTIONS["hammer"] = hammer
 
 
+def tries(path):
+    """Is the lock free, and the mount able to take it?"""
+    try:
+        fd = os.open(path, RW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, EX | NB)
+        return True
+    except OSError:
+        return False
+    finally:
+        _close(fd)
+
+
 class Listener:
     """Accepts, says something to each, and keeps silent or closes."""
 
@@ -101,6 +116,8 @@ class Refused:
     """Mounts that cannot be: a message, exit status 32, in bounded time."""
 
     scheme = ""
+    # What is said of a server that is mute, that closes, that says junk; (): not known here.
+    mute_words = closed_words = junk_words = ()
 
     def begin(self, url, options=OPTIONS):
         """Starts a mount that is to fail."""
@@ -112,20 +129,20 @@ class Refused:
         process = subprocess.Popen([lib.TOOZFS, url, path, "-o", options], stdin=subprocess.DEVNULL,
                                    stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
                                    env=env)
-        return process, path, time.monotonic()
+        return process, path, lib.Stopwatch()
 
     def end(self, begun, *said, secret=None, within=None):
-        process, path, begin = begun
+        process, path, watch = begun
         try:
             _, text = process.communicate(timeout=6 * lib.PATIENCE_S)
-            passed = time.monotonic() - begin
+            watch.stop()
             self.assertFalse(lib.mounted(path))
         finally:
             process.kill()
             while lib.mounted(path):
                 subprocess.run(["umount", "-l", path], check=False, timeout=10)
         self.assertEqual(process.returncode, 32, text)
-        self.assertLess(passed, (within or LEASE_S) + 3 * lib.SLOW, text)
+        watch.within((within or LEASE_S) + 3 * lib.SLOW, text)
         self.assertTrue(text.strip(), "no word of why")
         if said:
             self.assertTrue(any(word.lower() in text.lower() for word in said), text)
@@ -148,10 +165,10 @@ class Refused:
         self.refused(f"{self.scheme}://no-such-host.invalid")
 
     def test_accepts_and_says_nothing(self):
-        self.refused(self.listener(b""))
+        self.refused(self.listener(b""), *self.mute_words)
 
     def test_accepts_and_closes(self):
-        self.refused(self.listener(b"", close=True))
+        self.refused(self.listener(b"", close=True), *self.closed_words)
 
     def test_junk(self):
         words = [b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n", b"SSH-2.0-OpenSSH_9.2\r\n",
@@ -162,17 +179,51 @@ class Refused:
             begun = [(x, self.begin(self.listener(*x))) for x in junk[i:i + 8]]
             for (words, close), mount in begun:
                 with self.subTest(junk=words[:20], close=close):
-                    self.end(mount, within=2 * LEASE_S)
+                    self.end(mount, *self.junk_words, within=2 * LEASE_S)
 
     junk = []
 
 
-class Base:
+class Holders:
+    """What becomes of what is held."""
+
+    NEEDS_S = 0.5  # a lease is lost to a machine that is busy for so long between two renewals
+
+    def setUp(self):
+        self.confirmed = lib.Stopwatch()
+
+    def settled(self, agent, fd):
+        """True: the backend confirms it; False: it is lost."""
+        watch = lib.Stopwatch()
+        while True:
+            try:
+                agent.fsync(fd)
+                self.confirmed = lib.Stopwatch()
+                return True
+            except OSError as error:
+                if error.errno == errno.EIO:
+                    return False
+            self.assertLess(watch.passed(), 2 * lib.PATIENCE_S, "neither kept nor lost")
+
+    def keeps(self, agent, fd):
+        """Until the backend confirms it; a loss is an error."""
+        if self.settled(agent, fd):
+            return
+        if self.confirmed.busy() > self.NEEDS_S:
+            self.skipTest(f"the machine is too busy to keep a lease of {LEASE_S} s")
+        self.fail("lost")
+
+    def loses(self, agent, fd):
+        lib.wait_until(lambda: lib.lost(agent.fsync, fd), "the loss", 2 * lib.PATIENCE_S)
+
+
+class Base(Holders):
     """Two mounts, one behind a proxy."""
 
     # self.server: pause, cont; self.url(port=None): of a mount in the test's namespace
 
     def setUp(self):
+        super().setUp()
         self.proxy = self.proxied()
         self.a = self.tree(self.url(port=self.proxy.port), OPTIONS)
         self.b = self.tree(self.url(), OPTIONS)
@@ -193,39 +244,6 @@ class Base:
             agent.start("flock", agent.fd, EX)
             agent.wait_blocked()
             self.waiters.append(agent)
-
-    def keeps(self, agent, fd):
-        """Until the backend confirms it; a loss is an error."""
-        def confirmed():
-            try:
-                agent.fsync(fd)
-                return True
-            except OSError as error:
-                if error.errno == errno.EIO:
-                    raise AssertionError("lost") from error
-                return False
-        lib.wait_until(confirmed, "a confirmation", 2 * lib.PATIENCE_S)
-
-    def settled(self, agent, fd):
-        """True: the backend confirms it; False: it is lost."""
-        end = time.monotonic() + 2 * lib.PATIENCE_S
-        while True:
-            try:
-                agent.fsync(fd)
-                return True
-            except OSError as error:
-                if error.errno == errno.EIO:
-                    return False
-            self.assertLess(time.monotonic(), end, "neither kept nor lost")
-
-    def loses(self, agent, fd):
-        def lost():
-            try:
-                agent.fsync(fd)
-            except OSError as error:
-                return error.errno == errno.EIO
-            return False
-        lib.wait_until(lost, "the loss", 2 * lib.PATIENCE_S)
 
     def served(self):
         """The holder lets go, and each waiter has its turn."""
@@ -261,12 +279,8 @@ class Base:
 
         def done():
             try:
-                for mount in (self.a, self.b):
-                    fd = os.open(mount("locks", name), RW)
-                    try:
-                        fcntl.flock(fd, EX | NB)
-                    finally:
-                        os.close(fd)
+                if not tries(self.a("locks", name)) or not tries(self.b("locks", name)):
+                    return False
                 with lib.suppressed():
                     os.mkdir(self.a("groups", name))
                 lib.write(self.a("groups", name, "m"), b"x")
@@ -297,17 +311,7 @@ class Trouble(Base):
     def test_cut_while_nothing_is_held(self):
         for _ in range(5):
             self.proxy.cut()
-            lib.wait_until(lambda: self._tries(), "the lock", lib.PATIENCE_S)
-
-    def _tries(self):
-        fd = os.open(self.a("locks/l"), RW)
-        try:
-            fcntl.flock(fd, EX | NB)
-            return True
-        except OSError:
-            return False
-        finally:
-            _close(fd)
+            lib.wait_until(lambda: tries(self.a("locks/l")), "the lock")
 
     def test_half_closed(self):
         self.hold()
@@ -317,12 +321,12 @@ class Trouble(Base):
 
     def test_garbled(self):
         """A connection that lies is given up; what was held is kept."""
-        lib.skip_sanitized("what it awaits comes too late to be told from a lost lease")
         self.hold()
         for count in (1, 4, 1000):
             self.proxy.garble(count)
-            if not self.settled(self.holder, self.fd):
-                self.assertTrue(self.believes_junk, "lost")
+            if not self.believes_junk:
+                self.keeps(self.holder, self.fd)
+            elif not self.settled(self.holder, self.fd):
                 break
             self.proxy.garble(0)
             self.proxy.cut()
@@ -347,7 +351,7 @@ class Trouble(Base):
         """Less than the lease: suspended at the most, and nothing is lost."""
         self.hold()
         self.proxy.stall("both")
-        time.sleep(0.8)
+        time.sleep(0.6)
         self.proxy.stall("none")
         self.keeps(self.holder, self.fd)
         self.served()
@@ -366,7 +370,7 @@ class Trouble(Base):
         os.mkdir(self.a("groups/g"))
         lib.write(self.a("groups/g/m"), b"caps")
         self.hold()
-        begin = time.monotonic()
+        watch = lib.Stopwatch()
         self.proxy.refuse(True)
         self.holder.start("poll", self.fd, lib.select.POLLIN, int(1000 * 4 * lib.PATIENCE_S))
         # b's waiter may have it only when a's holder was told.
@@ -374,14 +378,14 @@ class Trouble(Base):
                        4 * lib.PATIENCE_S)
         self.assertTrue(self.holder.done(), "another held it before its holder was told")
         self.assertTrue(self.holder.result() & lib.select.POLLERR)
-        self.assertLess(time.monotonic() - begin, LEASE_S + 1 * lib.SLOW)
+        watch.within(LEASE_S + 1 * lib.SLOW)
         self.fails(errno.EIO, self.holder.fsync, self.fd)
         self.waiters[1].result(LEASE_S + lib.PATIENCE_S)
         self.assertFalse(self.waiters[0].done())
-        begin = time.monotonic()
+        watch = lib.Stopwatch()
         self.fails(UNKNOWN, self.agent().open_flock, self.a("locks/other"), RW, EX | NB)
         lib.sh('ls -lR "$1"', self.a.path, timeout=4 * lib.PATIENCE_S)
-        self.assertLess(time.monotonic() - begin, 3 * LEASE_S + 2 * lib.SLOW)
+        watch.within(3 * LEASE_S + 2 * lib.SLOW)
         self.proxy.refuse(False)
         self.state(self.a, "connected")
         self.fails(errno.EIO, self.holder.fsync, self.fd)
@@ -400,15 +404,15 @@ class Trouble(Base):
     def test_black_hole(self):
         """What is sent vanishes: calls end in bounded time, the loss comes in time."""
         self.hold()
-        begin = time.monotonic()
+        watch = lib.Stopwatch()
         self.proxy.drop("both")
         self.holder.start("poll", self.fd, lib.select.POLLIN, int(1000 * 4 * lib.PATIENCE_S))
         agent = self.agent()
         agent.start("mkdir", self.a("groups/g"))
         self.fails(UNKNOWN, agent.result, 3 * lib.PATIENCE_S)
-        self.assertLess(time.monotonic() - begin, 2 * LEASE_S + 1 * lib.SLOW)
+        watch.within(2 * LEASE_S + 1 * lib.SLOW)
         self.assertTrue(self.holder.result(3 * lib.PATIENCE_S) & lib.select.POLLERR)
-        self.assertLess(time.monotonic() - begin, LEASE_S + LEASE_S + 1 * lib.SLOW)
+        watch.within(LEASE_S + LEASE_S + 1 * lib.SLOW)
         self.proxy.drop("none")
         self.proxy.cut()
         self.waiters[1].result(4 * lib.PATIENCE_S)
@@ -429,10 +433,10 @@ class Trouble(Base):
         """The daemon's end does not wait for a server that is gone."""
         self.hold()
         self.proxy.drop("both")
-        begin = time.monotonic()
+        watch = lib.Stopwatch()
         self.a.process.send_signal(signal.SIGTERM)
         self.a.wait_exit(6 * lib.PATIENCE_S)
-        self.assertLess(time.monotonic() - begin, 2 * LEASE_S + 3 * lib.SLOW)
+        watch.within(2 * LEASE_S + 3 * lib.SLOW)
         self.waiters[1].result(LEASE_S + lib.PATIENCE_S)
 
     def test_exclusion_through_trouble(self):

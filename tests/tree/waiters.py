@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Very many blocked waiters for one lock: no thread, little memory, in order, gone at once.
+"""Very many blocked waiters for one lock: no thread, little memory, in order, gone at once. On a server:
+those of one mount are one there.
 
-The first argument is the program waiters. 1,000 of them, 10,000 with TOOZFS_LONG=1.
+TOOZFS_WAITERS is the program waiters. 1,000 of them, 10,000 with TOOZFS_LONG=1.
 """
 import fcntl
 import os
@@ -10,6 +11,7 @@ import sys
 import time
 
 import lib
+import proxy  # of tests/lib
 from lib import EX, UN
 
 PROGRAM = os.environ.get("TOOZFS_WAITERS", "")
@@ -72,11 +74,11 @@ class Waiters:
         if not os.environ.get("TOOZFS_SANITIZED"):
             # A page or two of rounding for each pool does not count.
             self.assertLessEqual(grown, COUNT + 64)
-        begin = time.monotonic()
+        watch = lib.Stopwatch()
         self.say(program, "kill")
         self.expect(program, "killed\n")
         self.wait_waiters(self.a("locks/l"), COUNT - 1)
-        self.assertLess(time.monotonic() - begin, 0.1 * lib.SLOW)
+        watch.within(0.1 * lib.SLOW)
         begin = time.monotonic()
         self.say(program, "go")
         fcntl.flock(self.fd, UN)
@@ -87,11 +89,11 @@ class Waiters:
     def test_all_die(self):
         """kill -9 of the process with all waiters: none is left, and the lock goes on."""
         program = self.start(COUNT)
-        begin = time.monotonic()
+        watch = lib.Stopwatch()
         program.kill()
         program.wait()
         self.wait_waiters(self.a("locks/l"), 0)
-        self.assertLess(time.monotonic() - begin, (1 + COUNT / 2000) * lib.SLOW)
+        watch.within((1 + COUNT / 2000) * lib.SLOW)
         fcntl.flock(self.fd, UN)
         other = self.open(self.a("locks/l"))
         fcntl.flock(other, EX)
@@ -105,6 +107,67 @@ class WaitersMemory(Waiters, lib.Case):
 class WaitersFile(Waiters, lib.Case):
     def url(self):
         return "file://" + self.store()
+
+
+class Served(Waiters):
+    LOCKS = 10
+
+    def url(self):
+        return lib.server(self.kind).url()
+
+    def programs(self, tree):
+        programs = [self.spawn_program(PROGRAM, tree(f"locks/w{i}"), str(COUNT // self.LOCKS))
+                    for i in range(self.LOCKS)]
+        for program in programs:
+            self.expect(program, "queued\n", 0.02 * COUNT)
+        return programs
+
+    def test_one_for_all_of_a_mount(self):
+        """So many waiters on ten locks cost ten waits on the server, and a release wakes one lock's."""
+        server = lib.server(self.kind)
+        namespace = server.namespace()
+        between = proxy.Proxy(server.port)
+        self.addCleanup(between.stop)
+        options = f"timeout={60 * lib.SLOW:g}"  # so that keep-alives are few
+        other = self.tree(server.url(namespace), options)
+        tree = self.tree(server.url(namespace, between.port), options)
+        fds = [self.open(other(f"locks/w{i}")) for i in range(self.LOCKS)]
+        for fd in fds:
+            fcntl.flock(fd, EX)
+        between.reset_counts()
+        programs = self.programs(tree)
+        for i in range(self.LOCKS):
+            self.wait_waiters(tree(f"locks/w{i}"), COUNT // self.LOCKS)
+        trips = between.counts()["trips"]
+        print(f"{trips} trips to queue", file=sys.stderr)
+        self.assertLessEqual(trips, 10 * self.LOCKS)
+        self.check_waits(server, namespace)
+        between.reset_counts()
+        self.assertFalse(any(lib.select.select([x.stdout for x in programs], [], [], 1.0)))
+        self.assertLessEqual(between.counts()["trips"], 3, "waiting is not free")
+        for i, program in enumerate(programs):
+            self.say(program, "go")
+            fcntl.flock(fds[i], UN)
+            self.expect(program, f"served {COUNT // self.LOCKS} out-of-order 0\n", 0.02 * COUNT)
+            for later in range(i + 1, self.LOCKS):
+                self.wait_waiters(tree(f"locks/w{later}"), COUNT // self.LOCKS)
+
+    def check_waits(self, server, namespace):
+        pass
+
+
+class WaitersRedis(Served, lib.Case):
+    kind = "redis"
+
+
+class WaitersZooKeeper(Served, lib.Case):
+    kind = "zookeeper"
+
+    def check_waits(self, server, namespace):
+        """A holder and one who waits, in each directory."""
+        nodes = server.word("dump")
+        for i in range(self.LOCKS):
+            self.assertEqual(nodes.count(f"/{namespace}/locks/w{i}/"), 2)
 
 
 if __name__ == "__main__":

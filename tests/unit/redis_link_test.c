@@ -252,6 +252,30 @@ static void killed(void **state)
 	site_close(&site);
 }
 
+static bool went_down_often(struct site *site)
+{
+	return site->downs >= 12;
+}
+
+/* However many attempts failed, the next one is not far away, measured by the lease. */
+static void pauses(void **state)
+{
+	struct site site;
+	server_with(NULL, NULL, NULL, NULL);
+	program_stop(server, SIGKILL);
+	server = 0;
+	site_open(&site, "redis://127.0.0.1:%u?timeout=3", port);
+	assert_true(run(&site, went_down_often));
+	for (int i = 0; i < 3; i++) {
+		site.downs = 0;
+		uint64_t start = coord_now_ms(site.loop);
+		assert_true(run(&site, went_down));
+		/* A pause is 3 s / 16 at the most; up to a second it could be, and half of that at least. */
+		assert_true(coord_now_ms(site.loop) - start < 400);
+	}
+	site_close(&site);
+}
+
 static void hung(void **state)
 {
 	struct site site;
@@ -320,6 +344,7 @@ int main(void)
 		cmocka_unit_test_teardown(large, stop_server),
 		cmocka_unit_test_teardown(closing, stop_server),
 		cmocka_unit_test_teardown(killed, stop_server),
+		cmocka_unit_test_teardown(pauses, stop_server),
 		cmocka_unit_test_teardown(hung, stop_server),
 		cmocka_unit_test_teardown(one_of_them_dies, stop_server),
 	};

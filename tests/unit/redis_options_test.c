@@ -46,12 +46,24 @@ static void check_refused(const char *text, const char *why)
 	coord_config_free(config);
 }
 
+static void read_good(const char *text, struct coord_config **ret_config, struct redis_options *ret)
+{
+	char *error = NULL;
+	if (read_url(text, ret_config, ret, &error))
+		fail_msg("%s: %s", text, error ? error : "refused without a word");
+}
+
+static void done(struct coord_config *config, struct redis_options *options)
+{
+	redis_options_done(options);
+	coord_config_free(config);
+}
+
 static void defaults(void **state)
 {
 	struct coord_config *config;
 	struct redis_options options;
-	char *error = NULL;
-	assert_int_equal(read_url("redis://Server", &config, &options, &error), 0);
+	read_good("redis://Server", &config, &options);
 	assert_string_equal(options.server.host, "server");
 	assert_int_equal(options.server.port, 6379);
 	assert_null(options.server.path);
@@ -69,29 +81,24 @@ static void defaults(void **state)
 	assert_false(options.ssl);
 	assert_null(options.sentinel);
 	assert_int_equal(options.sentinels_len, 0);
-	redis_options_done(&options);
-	coord_config_free(config);
+	done(config, &options);
 
-	assert_int_equal(read_url("redis://", &config, &options, &error), 0);
+	read_good("redis://", &config, &options);
 	assert_string_equal(options.server.host, "localhost");
 	redis_options_done(&options);
-	redis_options_done(&options);
-	coord_config_free(config);
+	done(config, &options);
 }
 
 static void all_given(void **state)
 {
 	struct coord_config *config;
 	struct redis_options options;
-	char *error = NULL;
-	assert_int_equal(
-		read_url("redis://u:p%40ss@[::1]:7000?db=3&namespace=ns&lock_dialect=old&timeout=30"
-			 "&lock_timeout=4&membership_timeout=60&socket_timeout=0.5&"
-			 "socket_connect_timeout=7&socket_keepalive=no&health_check_interval=0.25"
-			 "&ssl=1&ssl_certfile=/c&ssl_keyfile=/k&ssl_ca_certs=/a&encoding=x"
-			 "&retry_on_timeout=maybe",
-			&config, &options, &error),
-		0);
+	read_good("redis://u:p%40ss@[::1]:7000?db=3&namespace=ns&lock_dialect=old&timeout=30"
+		  "&lock_timeout=4&membership_timeout=60&socket_timeout=0.5&"
+		  "socket_connect_timeout=7&socket_keepalive=no&health_check_interval=0.25"
+		  "&ssl=1&ssl_certfile=/c&ssl_keyfile=/k&ssl_ca_certs=/a&encoding=x"
+		  "&retry_on_timeout=maybe",
+		&config, &options);
 	assert_string_equal(options.server.host, "::1");
 	assert_int_equal(options.server.port, 7000);
 	assert_string_equal(options.user, "u");
@@ -110,29 +117,24 @@ static void all_given(void **state)
 	assert_string_equal(options.ssl_certfile, "/c");
 	assert_string_equal(options.ssl_keyfile, "/k");
 	assert_string_equal(options.ssl_ca_certs, "/a");
-	redis_options_done(&options);
-	coord_config_free(config);
+	done(config, &options);
 }
 
 static void sockets_and_sentinels(void **state)
 {
 	struct coord_config *config;
 	struct redis_options options;
-	char *error = NULL;
-	assert_int_equal(read_url("redis://:pw@/run/redis.sock", &config, &options, &error), 0);
+	read_good("redis://:pw@/run/redis.sock", &config, &options);
 	assert_string_equal(options.server.path, "/run/redis.sock");
 	assert_null(options.server.host);
 	assert_null(options.user);
 	assert_string_equal(options.password, "pw");
-	redis_options_done(&options);
-	coord_config_free(config);
+	done(config, &options);
 
-	assert_int_equal(
-		read_url("redis://s1?sentinel=m&sentinel_fallback=s2:1&sentinel_fallback=[::2]"
-			 "&sentinel_fallback=[::3]:3&sentinel_username=a&sentinel_password=b"
-			 "&sentinel_ssl=true",
-			&config, &options, &error),
-		0);
+	read_good("redis://s1?sentinel=m&sentinel_fallback=s2:1&sentinel_fallback=[::2]"
+		  "&sentinel_fallback=[::3]:3&sentinel_username=a&sentinel_password=b"
+		  "&sentinel_ssl=true",
+		&config, &options);
 	assert_string_equal(options.sentinel, "m");
 	assert_string_equal(options.sentinel_user, "a");
 	assert_string_equal(options.sentinel_password, "b");
@@ -146,8 +148,7 @@ static void sockets_and_sentinels(void **state)
 		assert_int_equal(options.sentinels[i].port, expected[i].port);
 	}
 	assert_null(strstr(config->shown, "sentinel_password=b"));
-	redis_options_done(&options);
-	coord_config_free(config);
+	done(config, &options);
 }
 
 static void refusals(void **state)

@@ -385,6 +385,24 @@ static void claim_elsewhere_dies(void **state)
 	assert_true(site_close(&site));
 }
 
+/* Whoever comes back and finds his id taken leaves it to who has it, for as long as that one lives. */
+static void claim_taken_over(void **state)
+{
+	(void)state;
+	claim_open(COORD_LOSS_LEASE);
+	sim_pause(&site.hosts[0], true);
+	assert_int_equal(second(on_another_machine), 0);
+	size_t told = site.clients[1].states_len;
+	sim_pause(&site.hosts[0], false);
+	sim_run(SIM, 120000);
+	assert_int_equal(site.clients[1].states_len, told);
+	assert_int_equal(coord_state(site.clients[1].coord), COORD_CONNECTED);
+	assert_int_equal(coord_state(CLIENT->coord), COORD_LOST);
+	assert_true(client_close(&site.clients[1]));
+	assert_true(until_state(COORD_CONNECTED, 60000));
+	assert_true(site_close(&site));
+}
+
 /* Left by an earlier boot of this machine: taken over at once. */
 static void claim_dead(void **state)
 {
@@ -416,6 +434,7 @@ int main(void)
 		cmocka_unit_test(claim_here),
 		cmocka_unit_test(claim_elsewhere),
 		cmocka_unit_test(claim_elsewhere_dies),
+		cmocka_unit_test(claim_taken_over),
 		cmocka_unit_test(claim_dead),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

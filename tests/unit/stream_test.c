@@ -197,14 +197,43 @@ static void write_long(struct client *client)
 
 /* ---- tests ---- */
 
+/* A server in a process of its own. */
+struct peer {
+	uint16_t port;
+	int listener;
+	pid_t pid;
+};
+
+static struct peer peer_start(void (*serve)(int listener))
+{
+	struct peer peer;
+	peer.listener = listen_tcp(&peer.port);
+	peer.pid = child_start(serve, peer.listener);
+	return peer;
+}
+
+static void peer_stop(const struct peer *peer)
+{
+	program_stop(peer->pid, SIGKILL);
+	close(peer->listener);
+}
+
+/* A client that has just been connected to it. */
+static void open_only(struct client *client, const struct peer *peer)
+{
+	client_init(client);
+	client->stop_at_open = true;
+	open_tcp(client, peer->port, NULL, NULL);
+	run(client);
+	assert_true(client->opened);
+}
+
 static void echoes(void **state)
 {
 	struct client client;
-	uint16_t port;
-	int listener = listen_tcp(&port);
-	pid_t pid = child_start(serve_echo, listener);
+	struct peer peer = peer_start(serve_echo);
 	client_init(&client);
-	open_tcp(&client, port, NULL, NULL);
+	open_tcp(&client, peer.port, NULL, NULL);
 	assert_int_equal(stream_write(client.stream, "early", 5), 0);
 	assert_int_equal(stream_handed(client.stream), 0);
 	client.wanted = 5;
@@ -222,8 +251,7 @@ static void echoes(void **state)
 	assert_int_equal(stream_handed(client.stream), 5 + LONG);
 	assert_false(client.broken);
 	client_done(&client);
-	program_stop(pid, SIGKILL);
-	close(listener);
+	peer_stop(&peer);
 }
 
 static void unix_echoes(void **state)
@@ -321,38 +349,28 @@ static void addresses_in_turn(void **state)
 static void closing_anywhere(void **state)
 {
 	struct client client;
-	uint16_t port, ends;
-	int listener = listen_tcp(&port), ending = listen_tcp(&ends);
-	pid_t pid = child_start(serve_echo, listener), end_pid = child_start(serve_end, ending);
+	struct peer echo = peer_start(serve_echo), end = peer_start(serve_end);
 	for (int when = AT_OPENED; when <= AT_BROKEN; when++) {
 		client_init(&client);
 		client.when = (enum close_when)when;
-		open_tcp(&client, when == AT_BROKEN ? ends : port, NULL, NULL);
+		open_tcp(&client, when == AT_BROKEN ? end.port : echo.port, NULL, NULL);
 		stream_write(client.stream, "x", 1);
 		run(&client);
 		assert_null(client.stream);
 		client_done(&client);
 	}
 	client_init(&client); /* before anything happened */
-	open_tcp(&client, port, NULL, NULL);
+	open_tcp(&client, echo.port, NULL, NULL);
 	client_done(&client);
-	program_stop(pid, SIGKILL);
-	program_stop(end_pid, SIGKILL);
-	close(listener);
-	close(ending);
+	peer_stop(&echo);
+	peer_stop(&end);
 }
 
 static void what_left_is_known(void **state)
 {
 	struct client client;
-	uint16_t port;
-	int listener = listen_tcp(&port);
-	pid_t pid = child_start(serve_nothing, listener);
-	client_init(&client);
-	client.stop_at_open = true;
-	open_tcp(&client, port, NULL, NULL);
-	run(&client);
-	assert_true(client.opened);
+	struct peer peer = peer_start(serve_nothing);
+	open_only(&client, &peer);
 	/* Nobody reads: the rest is kept, up to a limit. */
 	for (int i = 0; i < 4; i++)
 		write_long(&client);
@@ -364,25 +382,20 @@ static void what_left_is_known(void **state)
 		r = stream_write(client.stream, data, LONG);
 	assert_int_equal(r, -ENOBUFS);
 	free(data);
-	program_stop(pid, SIGKILL);
+	program_stop(peer.pid, SIGKILL);
 	run(&client);
 	assert_int_equal(client.status, -EHOSTDOWN);
 	assert_true(stream_handed(client.stream) < 4 * (uint64_t)LONG);
 	client_done(&client);
-	close(listener);
+	close(peer.listener);
 }
 
 /* A write that fails is told later, after what the server had to say. */
 static void last_words(void **state)
 {
 	struct client client;
-	uint16_t port;
-	int listener = listen_tcp(&port);
-	pid_t pid = child_start(serve_words, listener);
-	client_init(&client);
-	client.stop_at_open = true;
-	open_tcp(&client, port, NULL, NULL);
-	run(&client);
+	struct peer peer = peer_start(serve_words);
+	open_only(&client, &peer);
 	nanosleep(&(struct timespec){.tv_nsec = 200000000}, NULL);
 	assert_int_equal(stream_write(client.stream, "x", 1), 0);
 	nanosleep(&(struct timespec){.tv_nsec = 50000000}, NULL);
@@ -392,8 +405,7 @@ static void last_words(void **state)
 	assert_true(client.broken);
 	assert_string_equal(client.first, "go away");
 	client_done(&client);
-	program_stop(pid, SIGKILL);
-	close(listener);
+	peer_stop(&peer);
 }
 
 /* ---- TLS ---- */
@@ -534,16 +546,13 @@ static void tls_with_strangers(void **state)
 	struct stream_tls *tls = trust("good-ca.pem", NULL);
 	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
 		struct client client;
-		uint16_t port;
-		int listener = listen_tcp(&port);
-		pid_t pid = child_start(cases[i].serve, listener);
-		assert_false(speaks_tls(&client, port, tls, "localhost"));
+		struct peer peer = peer_start(cases[i].serve);
+		assert_false(speaks_tls(&client, peer.port, tls, "localhost"));
 		assert_false(client.opened);
 		if (cases[i].status)
 			assert_int_equal(client.status, cases[i].status);
 		assert_non_null(strstr(client.text, cases[i].text));
-		program_stop(pid, SIGKILL);
-		close(listener);
+		peer_stop(&peer);
 	}
 	stream_tls_free(tls);
 }
