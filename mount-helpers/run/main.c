@@ -275,33 +275,45 @@ static void end_keeper(pid_t pid, int to_keeper)
 		waitpid(pid, NULL, 0);
 }
 
-/* Until everything is held. Returns 0 or the exit code. */
-static int await_held(const struct options *options, const struct board *board, int to_keeper)
+/* The first word of the keeper; 0: it has died, or there was none in time. */
+static char first_word(const struct options *options, int to_keeper, bool *ret_late)
 {
 	struct pollfd polled = {.fd = to_keeper, .events = POLLIN};
 	int64_t until = options->wait_ms > 0 ? now_ms() + options->wait_ms : NEVER;
 	char word = 0;
-	for (;;) {
+	int n;
+	do {
 		int64_t left = until == NEVER ? -1 : until - now_ms();
-		if (until != NEVER && left <= 0) {
-			if (options->verbose)
-				say("not obtained in time");
-			return options->conflict_code;
-		}
-		if (poll(&polled, 1, left > INT32_MAX ? INT32_MAX : (int)left) > 0)
-			break;
-	}
-	ssize_t n = recv(to_keeper, &word, 1, 0);
-	if (n == 1 && word == WORD_HELD)
-		return 0;
-	if (n == 1 && word == WORD_REFUSED)
-		return board->exit_code;
-	if (n == 1 && word == WORD_LOST) {
+		*ret_late = until != NEVER && left <= 0;
+		if (*ret_late)
+			return 0;
+		n = poll(&polled, 1, left > INT32_MAX ? INT32_MAX : (int)left);
+	} while (n <= 0);
+	return recv(to_keeper, &word, 1, 0) == 1 ? word : 0;
+}
+
+/* Until everything is held. If it is not, returns false, and the exit code, which may be 0 (-E). */
+static bool await_held(
+	const struct options *options, const struct board *board, int to_keeper, int *ret_code)
+{
+	bool late;
+	char word = first_word(options, to_keeper, &late);
+	if (word == WORD_HELD)
+		return true;
+	*ret_code = EXIT_FAILED;
+	if (word == WORD_REFUSED) {
+		*ret_code = board->exit_code;
+	} else if (word == WORD_LOST) {
 		say("lost before the command began");
-		return EXIT_LOST;
+		*ret_code = EXIT_LOST;
+	} else if (late) {
+		if (options->verbose)
+			say("not obtained in time");
+		*ret_code = options->conflict_code;
+	} else {
+		say("the keeper has died");
 	}
-	say("the keeper has died");
-	return EXIT_FAILED;
+	return false;
 }
 
 static void warn_of_grace(const struct options *options, const struct board *board)
@@ -332,8 +344,8 @@ static int run(struct options *options, int argc, char **argv)
 		say("%s", strerror(errno));
 		return EXIT_FAILED;
 	}
-	int code = await_held(options, board, ends[0]);
-	if (code) {
+	int code;
+	if (!await_held(options, board, ends[0], &code)) {
 		end_keeper(pid, ends[0]);
 		return code;
 	}
