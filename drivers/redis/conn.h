@@ -63,6 +63,8 @@ void redis_conn_close(struct redis_conn *, int status, struct coord_list *failed
 bool redis_error_is(const redisReply *, const char *word);
 /* A string without control characters, cut to what fits; for logs and texts. */
 void redis_printable(const char *text, size_t len, char *ret, size_t size);
+/* An error in its words, for logs and texts, without what servers add about the script that met it. */
+void redis_words(const redisReply *, char *ret, size_t size);
 /* The value of "name:" in the text of an INFO, up to the end of its line. Empty: there is none. */
 struct coord_bytes redis_info(const redisReply *, const char *name);
 /* 70015 for "7.0.15"; 0 if it is no version. */

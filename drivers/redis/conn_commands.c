@@ -235,12 +235,21 @@ static bool is_message(const redisReply *reply)
 	       strcmp(reply->element[0]->str, "message") == 0;
 }
 
+/* Said to whoever connects, and so before the answer to anything. */
+static bool is_full(const struct redis_conn *self, const redisReply *reply)
+{
+	return !self->spoke && reply->type == REDIS_REPLY_ERROR &&
+	       strcmp(reply->str, "ERR max number of clients reached") == 0;
+}
+
 static void conn_reply(struct redis_conn *self, const redisReply *reply)
 {
-	self->spoke = true;
 	self->pending = self->checked = 0;
 	if (self->hooks->message && is_message(reply)) {
 		self->hooks->message(self->user, reply);
+	} else if (is_full(self, reply)) {
+		redis_conn_break(
+			self, -EHOSTDOWN, "%s (a mount needs up to three connections)", reply->str);
 	} else if (self->first < self->written) {
 		answer(self, reply);
 	} else if (reply->type == REDIS_REPLY_ERROR) {
@@ -251,6 +260,7 @@ static void conn_reply(struct redis_conn *self, const redisReply *reply)
 	} else {
 		redis_conn_break(self, -EPROTO, "an answer that nobody asked for");
 	}
+	self->spoke = true;
 }
 
 static bool conn_alive(const struct redis_conn *self)
@@ -266,8 +276,9 @@ static void break_garbage(struct redis_conn *self)
 		redis_conn_break(self, -EPROTO, "an answer is too large");
 	else if (self->spoke)
 		redis_conn_break(self, -EPROTO, "garbage in an answer (%s)", what);
-	else
-		redis_conn_break(self, -EPROTO, "not a redis server (%s)", what);
+	else /* An alert of TLS begins so. */
+		redis_conn_break(self, -EPROTO, "not a redis server (%s)%s", what,
+			strstr(what, "\"\\x15\"") ? ": is it one with TLS (ssl=true)?" : "");
 }
 
 void redis_conn_received(struct redis_conn *self, const char *data, size_t len)

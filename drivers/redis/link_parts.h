@@ -50,6 +50,7 @@ struct redis_link {
 	struct coord_timer timer; /* down: try again; up: signs of life */
 	unsigned attempts; /* failed ones in a row */
 	uint64_t up_ms; /* since when */
+	bool settled; /* it was up since it was opened */
 	bool report; /* a `down` is owed */
 	int status;
 	char text[REDIS_TEXT_MAX];

@@ -48,10 +48,13 @@ struct redis_session {
 	uint32_t epoch;
 	uint64_t ttl_ms; /* the shorter of the leases */
 	struct coord_op *opening, *closing;
-	char down_text[160]; /* why it is not up */
+	char down_text[512]; /* why it is not up */
+	uint64_t told_refused_ms
+		[2]; /* and of a request, or a renewal, that is forbidden; 0: never */
 	uint64_t told_bad_ms; /* when the log was told of a key that holds something else */
 	struct coord_bytes
 		tell; /* the key that others write when they remove a member of ours; owned */
+	struct coord_bytes claim, own; /* the keys of the claim and of the session; owned */
 	struct redis_cmd tell_cmd;
 	bool tell_flies, tell_again; /* it is being read; a notice came while it was read */
 	struct coord_table items, tracked; /* by name; by key of redis */

@@ -78,6 +78,9 @@ int redis_errno(const redisReply *reply)
 		return 0;
 	int status = word_status(reply->str);
 	if (!status && begins_with(reply->str, "ERR")) {
+		/* Of a command in a script; NOPERM since 7.2. */
+		if (strstr(reply->str, "The user executing the script can't "))
+			return -EACCES;
 		if (strncmp(reply->str, "ERR unknown command", 19) == 0)
 			return -EOPNOTSUPP;
 		if (strncmp(reply->str, "ERR max number of clients", 25) == 0)
@@ -94,6 +97,15 @@ void redis_printable(const char *text, size_t len, char *ret, size_t size)
 	for (; n < len && n + 1 < size && text[n]; n++)
 		ret[n] = isprint((unsigned char)text[n]) ? text[n] : '?';
 	ret[n] = '\0';
+}
+
+void redis_words(const redisReply *reply, char *ret, size_t size)
+{
+	const char *end = strstr(reply->str, " script: ");
+	size_t len = end ? (size_t)(end - reply->str) : (size_t)reply->len;
+	while (len && (reply->str[len - 1] == ',' || reply->str[len - 1] == '.'))
+		len--;
+	redis_printable(reply->str, len, ret, size);
 }
 
 struct coord_bytes redis_info(const redisReply *reply, const char *name)

@@ -24,6 +24,9 @@
  */
 #include "drivers/redis/scripts.h"
 
+#include <assert.h>
+#include <stdio.h>
+
 #include "coord/driver.h"
 
 /* Scripts that read the clock and write are replicated by their effects; before redis 5 one has to ask. */
@@ -349,6 +352,46 @@ static const char open_body[] = CLAIM
 	"if known and s ~= ARGV[3] then redis.call('DEL', ARGV[8] .. s) end\n"
 	"return {0, s == '' and 1 or 0}\n";
 
+/* May this user do what the others do? Nothing is written. ARGV: how many keys, these, commands. The answer: code,
+ * the commands, and the keys that are refused. Servers before 7 cannot be asked: there each command is tried
+ * with arguments that it refuses after it looked at the rights (xs: how many behind the key; there are none for
+ * SADD, which is not tried). */
+static const char rights_body[] =
+	"local n = tonumber(ARGV[1])\n"
+	"local xs = {HDEL = 1, HEXISTS = 1, HGET = 1, SISMEMBER = 1, SREM = 1, ZREM = 1, ZSCORE = "
+	"1, "
+	"PEXPIRE = 1, PEXPIREAT = 1, ZADD = 2, ZCOUNT = 2, ZREMRANGEBYSCORE = 2, ZREVRANGE = 2, "
+	"PSETEX = 2, SET = 3, HSET = 3}\n"
+	"local function tried(what, name, key)\n"
+	"  local x = {'x', 'x', 'x'}\n"
+	"  local r = name == 'TIME' and redis.pcall(name) or redis.pcall(name, key, unpack(x, 1, "
+	"xs[name] or 0))\n"
+	"  return type(r) == 'table' and string.find(r.err or '', what, 1, true)\n"
+	"end\n"
+	/* Never without arguments: that crashes redis 7.0. */
+	"local function may(what, name, key)\n"
+	"  if not redis.acl_check_cmd then return not tried(what, name, key) end\n"
+	"  local known, allowed = pcall(redis.acl_check_cmd, name, key, key, key)\n"
+	"  return allowed or not known\n"
+	"end\n"
+	"local commands, keys, keyless, able = {}, {}, {TIME = 1, SCAN = 1, EVAL = 1}, false\n"
+	"for i = n + 2, #ARGV do\n"
+	"  if not may(\"can't run\", ARGV[i], ARGV[2]) then commands[#commands + 1] = ARGV[i]\n"
+	"  elseif not keyless[ARGV[i]] then able = true end\n"
+	"end\n"
+	/* No command at all: that is the key. */
+	"if not able then commands, keys = {}, {ARGV[2]} end\n"
+	"for i = 2, able and n + 1 or 1 do\n"
+	"  for _, name in ipairs({'GET', 'SET'}) do\n"
+	"    if may(\"can't run\", name, ARGV[2]) and not may(\"can't access\", name, ARGV[i]) "
+	"then\n"
+	"      keys[#keys + 1] = ARGV[i]\n"
+	"      break\n"
+	"    end\n"
+	"  end\n"
+	"end\n"
+	"return {0, table.concat(commands, ' '), table.concat(keys, ' ')}\n";
+
 /* ARGV: claim, session's key, session. */
 static const char close_body[] =
 	CLAIM "if claim(ARGV[1]) == ARGV[3] then redis.call('DEL', ARGV[1]) end\n"
@@ -611,6 +654,7 @@ static const char *const bodies[REDIS_SCRIPTS] = {
 	[REDIS_SCRIPT_BREAK] = break_body,
 	[REDIS_SCRIPT_ROWS] = rows_body,
 	[REDIS_SCRIPT_RENEW] = renew_body,
+	[REDIS_SCRIPT_RIGHTS] = rights_body,
 	[REDIS_SCRIPT_OPEN] = open_body,
 	[REDIS_SCRIPT_CLOSE] = close_body,
 	[REDIS_SCRIPT_ALIVE] = alive_body,
@@ -632,6 +676,31 @@ void redis_scripts_prepare(struct redis_script *ret)
 		ret[i].body = bodies[i];
 		redis_script_prepare(&ret[i]);
 	}
+}
+
+static bool has_word(char (*words)[REDIS_COMMAND_LEN], size_t n, const char *word)
+{
+	while (n > 0)
+		if (strcmp(words[--n], word) == 0)
+			return true;
+	return false;
+}
+
+size_t redis_scripts_commands(char ret[REDIS_COMMANDS_MAX][REDIS_COMMAND_LEN])
+{
+	static const char call[] = "redis.call('";
+	size_t n = 0;
+	for (int i = 0; i < REDIS_SCRIPTS; i++)
+		for (const char *at = bodies[i]; (at = strstr(at, call));) {
+			char word[REDIS_COMMAND_LEN];
+			at += sizeof(call) - 1;
+			snprintf(word, sizeof(word), "%.*s", (int)strcspn(at, "'"), at);
+			if (has_word(ret, n, word))
+				continue;
+			assert(n < REDIS_COMMANDS_MAX);
+			strcpy(ret[n++], word);
+		}
+	return n;
 }
 
 int redis_code_errno(const redisReply *reply)
