@@ -247,11 +247,11 @@ static void look_reply(
 	struct redis_cmd *cmd, int status, enum coord_sent sent, const redisReply *reply)
 {
 	(void)sent;
-	(void)reply;
 	struct redis_item *item = coord_container(cmd, struct redis_item, cmd);
-	if (!status)
+	enum redis_landing landing = redis_landing(item->rs, status, reply);
+	if (landing == REDIS_READ || (!status && redis_errno(reply) != -EHOSTDOWN))
 		redis_item_seen(item, item->print + 1);
-	redis_item_landed(item, !status);
+	redis_item_landed(item, landing);
 }
 
 void redis_group_look(struct redis_item *item)
@@ -281,7 +281,7 @@ static void death_reply(
 		next = left > DEATH_MIN_MS ? (uint64_t)left + 1 : DEATH_MIN_MS;
 	if (item->watched)
 		coord_timer_start(rs->loop, &item->death, coord_now_ms(rs->loop) + next);
-	redis_item_landed(item, item->armed);
+	redis_item_landed(item, REDIS_APART);
 }
 
 void redis_group_death(struct coord_timer *timer)

@@ -138,19 +138,19 @@ void redis_call_item(struct redis_call *call, struct redis_item *item)
 	redis_item_flies(item);
 }
 
-static void call_end(struct redis_call *call, int status, bool ok)
+static void call_end(struct redis_call *call, int status, enum redis_landing landing)
 {
 	struct redis_item *item = call->item, *leader = call->leader;
 	coord_op_fail(call->op, status);
 	if (item)
-		redis_item_landed(item, ok);
+		redis_item_landed(item, landing);
 	if (leader)
-		redis_item_landed(leader, ok);
+		redis_item_landed(leader, landing);
 }
 
 void redis_call_end(struct redis_call *call, int status)
 {
-	call_end(call, status, false);
+	call_end(call, status, REDIS_APART);
 }
 
 /* The code of a script's answer; other commands have none. */
@@ -199,7 +199,7 @@ static void call_reply(
 		tell_bad(call, reply);
 	r = call->answer(call, status ? NULL : reply, r);
 	if (r != REDIS_MORE)
-		call_end(call, r, !status && reply->type != REDIS_REPLY_ERROR);
+		call_end(call, r, redis_landing(call->rs, status, reply));
 }
 
 void redis_run(struct redis_session *rs, enum redis_lane lane, struct redis_cmd *cmd,

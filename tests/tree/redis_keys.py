@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""redis://: what a mount is told of its keys, whatever was refused, written or left over before.
+
+Leases are long here: nothing may be found out only by the next renewal.
+"""
+import errno
+import fcntl
+import os
+import re
+import select
+
+import lib
+from lib import EX, servers
+
+RW = os.O_RDWR | os.O_CREAT
+OPTIONS = "timeout=40"
+SOON_S = 2 * lib.SLOW
+
+
+class Base:
+    kind = "redis"
+    options = ()
+
+    def setUp(self):
+        lib.need_module("redis")
+        self.server = servers.Redis(options=self.options)
+        self.addCleanup(self.server.stop)
+        self.ns = self.server.namespace()
+        self.a, self.b = (self.tree(self.server.url(self.ns), OPTIONS) for _ in range(2))
+
+    def key(self, what):
+        return f"{self.ns}:toozfs:{what}"
+
+    def stats(self, section, pattern):
+        found = re.search(pattern, self.server("INFO", section).decode())
+        return int(found[1]) if found else 0
+
+    def forbid(self, command):
+        self.server("ACL", "SETUSER", "default", f"-{command}")
+
+    def allow(self, command):
+        self.server("ACL", "SETUSER", "default", f"+{command}")
+
+    def told(self, fd, change):
+        """The holder hears of it at once."""
+        poll = select.poll()
+        poll.register(fd, select.POLLERR)
+        self.assertEqual(poll.poll(0), [])
+        change()
+        self.assertTrue(poll.poll(1000 * SOON_S), "the holder was not told")
+
+
+class Refused(Base, lib.Case):
+    """An error ends no tracking, and is not the last word."""
+
+    def test_check(self):
+        fd = self.open(self.a("locks/l"))
+        fcntl.flock(fd, EX)
+        self.forbid("get")
+        self.fails((errno.EACCES, errno.EIO), os.fsync, fd)
+        self.allow("get")
+        self.told(fd, lambda: self.server("DEL", f"{self.ns}_l_lock"))
+
+    def test_look(self):
+        """A holder whose keys could not be read."""
+        fd = self.open(self.a("locks/l"))
+        fcntl.flock(fd, EX)
+        before = self.stats("commandstats", r"cmdstat_mget:.*rejected_calls=(\d+)")
+        self.forbid("mget")
+        self.server("PEXPIRE", f"{self.ns}_l_lock", 39000)
+        lib.wait_until(lambda: self.stats(
+            "commandstats", r"cmdstat_mget:.*rejected_calls=(\d+)") > before, "the refusal")
+        self.allow("mget")
+        self.told(fd, lambda: self.server("DEL", f"{self.ns}_l_lock"))
+
+
+if __name__ == "__main__":
+    lib.main()
