@@ -40,8 +40,8 @@
 	"local function ms() return math.floor(us() / 1000) end\n"                                 \
 	"local function text(number) return string.format('%.0f', number) end\n"
 
-/* Of the keys of one lock: what they hold, how it is ours, and giving it up. What needs memory comes last in verify:
- * a full server lets a script finish what it began. */
+/* Of the keys of one lock: what they hold, how it is ours, and giving it up. A full server
+ * lets a script finish what it began: in verify a write that needs no memory comes first, always. */
 #define HELD                                                                                       \
 	"local function values(keys)\n"                                                            \
 	"  local v, same, free = {}, true, true\n"                                                 \
@@ -99,6 +99,7 @@
 	"  if not mode then release(keys, record, sharers, owner) return end\n"                    \
 	"  local longer = mode == 's' and extend or function(key, t) redis.call('PEXPIRE', key, "  \
 	"t) end\n"                                                                                 \
+	"  if mode == 's' then redis.call('ZREMRANGEBYSCORE', sharers, '-inf', text(ms())) end\n"  \
 	"  for i = 1, #keys do longer(keys[i], ttl) end\n"                                         \
 	"  longer(record, ttl)\n"                                                                  \
 	"  if mode == 's' then\n"                                                                  \

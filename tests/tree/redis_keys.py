@@ -10,7 +10,7 @@ import re
 import select
 
 import lib
-from lib import EX, servers
+from lib import EX, SH, servers
 
 RW = os.O_RDWR | os.O_CREAT
 OPTIONS = "timeout=40"
@@ -72,6 +72,15 @@ class Refused(Base, lib.Case):
             "commandstats", r"cmdstat_mget:.*rejected_calls=(\d+)") > before, "the refusal")
         self.allow("mget")
         self.told(fd, lambda: self.server("DEL", f"{self.ns}_l_lock"))
+
+    def test_share_beside_a_longer_one(self):
+        """A full server renews a share, even where only its own mark of time is to be written."""
+        fd = self.open(self.a("locks/l"))
+        fcntl.flock(fd, SH)
+        longer = self.tree(self.server.url(self.ns), "timeout=300")
+        fcntl.flock(self.open(longer("locks/l")), SH)
+        self.server("CONFIG", "SET", "maxmemory", "1")
+        os.fsync(fd)
 
 
 if __name__ == "__main__":
