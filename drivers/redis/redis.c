@@ -446,6 +446,7 @@ struct part {
 	struct redis_piece piece;
 	struct redis_cmd cmd;
 	struct renewal *renewal;
+	bool decides; /* it keeps the session */
 	unsigned len;
 	char owners[REDIS_KEYS_A_SCRIPT / 2][REDIS_OWNER_LEN];
 };
@@ -511,7 +512,9 @@ static void part_reply(
 		r = part_told(part, reply);
 	if (status && renewal->status == 0)
 		renewal->how = sent;
-	if (r == -ESTALE || (r && !renewal->status))
+	/* What was refused of the rest ends with its own lease. */
+	bool counts = status || part->decides || r == -EHOSTDOWN;
+	if (counts && (r == -ESTALE || (r && !renewal->status)))
 		renewal->status = r;
 	renewal->answered++;
 	redis_piece_free(part);
@@ -639,6 +642,7 @@ static void renew_claim(struct renewal *renewal)
 	struct part *part = part_new(renewal);
 	if (!part)
 		return;
+	part->decides = true;
 	claim_args(rs, renewal->op, &args);
 	redis_arg_number(&args, rs->ttl_ms);
 	redis_arg(&args, (struct coord_bytes){

@@ -300,15 +300,13 @@ static const char rows_body[] =
 	      "return r\n";
 
 /* One of many: what is the matter with it is no matter of the others. 1 for true, 0 for false and for a key of a
- * type that is none of ours, 2 where a full server cannot tell. */
+ * type that is none of ours, 2 where an error cannot tell, as that of a full server. */
 #define APART                                                                                      \
 	"local function apart(fn, ...)\n"                                                          \
 	"  local good, what = pcall(fn, ...)\n"                                                    \
 	"  if good then return what and 1 or 0 end\n"                                              \
 	"  local why = type(what) == 'table' and what.err or tostring(what)\n"                     \
-	"  if string.find(why, 'WRONGTYPE', 1, true) then return 0 end\n"                          \
-	"  if string.find(why, 'OOM', 1, true) then return 2 end\n"                                \
-	"  error(what, 0)\n"                                                                       \
+	"  return string.find(why, 'WRONGTYPE', 1, true) and 0 or 2\n"                             \
 	"end\n"
 
 /* ARGV: ttl, how many keys a lock has, then for each lock its owner. KEYS: for each these, its record and its

@@ -82,6 +82,20 @@ class Refused(Base, lib.Case):
         self.server("CONFIG", "SET", "maxmemory", "1")
         os.fsync(fd)
 
+    def test_renewal_of_one(self):
+        """It is lost in its time, and nothing else is."""
+        tree = self.tree(self.server.url(self.ns), "timeout=3")
+        kept, shared = (self.open(tree("locks", name)) for name in ("kept", "shared"))
+        fcntl.flock(kept, EX)
+        fcntl.flock(shared, SH)
+        self.forbid("zscore")
+        poll = select.poll()
+        poll.register(shared, select.POLLERR)
+        self.assertTrue(poll.poll(1000 * lib.PATIENCE_S))
+        lib.wait_until(lambda: self.server("PTTL", f"{self.ns}_kept_lock") > 2500, "a renewal")
+        os.fsync(kept)
+        self.assertNotIn("the session was", tree.read_log())
+
 
 if __name__ == "__main__":
     lib.main()
