@@ -430,13 +430,15 @@ static const char renew_beats_body[] = CLOCK APART BEAT
 
 /* ---- Groups and members ---- */
 
+/* Who writes a key is not told of that, and yet it is the end of the tracking of the key: it is read again. */
+#define TRACK "redis.call('EXISTS', unpack(KEYS))\n"
+
 /* KEYS: group. ARGV: list, owners, name. */
 static const char group_create_body[] =
 	"if redis.call('EXISTS', KEYS[1]) == 1 then return {4} end\n"
 	"redis.call('SADD', ARGV[1], ARGV[3])\n"
 	"redis.call('HSET', KEYS[1], '__created__', '1')\n"
-	"redis.call('DEL', ARGV[2])\n"
-	"return {0}\n";
+	"redis.call('DEL', ARGV[2])\n" TRACK "return {0}\n";
 
 /* Is the member, known to be a field of the group, alive? Memberships of ours live with their session too. */
 #define ALIVE                                                                                      \
@@ -456,8 +458,7 @@ static const char group_delete_body[] =
 	      "  end\n"
 	      "end\n"
 	      "redis.call('SREM', ARGV[1], ARGV[3])\n"
-	      "redis.call('DEL', KEYS[1], ARGV[2])\n"
-	      "return {0}\n";
+	      "redis.call('DEL', KEYS[1], ARGV[2])\n" TRACK "return {0}\n";
 
 /* All members, with their data or without, their beats asked for by the thousand. fn(member, data, record, alive) */
 #define MEMBERS                                                                                    \
@@ -556,8 +557,7 @@ static const char join_body[] = CLOCK BEAT ALIVE CLAIM
 	"redis.call('HSET', KEYS[1], ARGV[2], ARGV[3])\n"
 	"redis.call('HSET', ARGV[1], ARGV[2], ARGV[4] .. ' ' .. born .. ' 1 ' .. "
 	"born .. ' ' .. born)\n"
-	"beat(ARGV[6], ARGV[7], tonumber(ARGV[5]), ARGV[8])\n"
-	"return {0}\n";
+	"beat(ARGV[6], ARGV[7], tonumber(ARGV[5]), ARGV[8])\n" TRACK "return {0}\n";
 
 /* Whose the member is: ARGV 1 owners, 2 member, 4 owner or nothing for anybody's. */
 #define OURS                                                                                       \
@@ -574,14 +574,14 @@ static const char update_body[] = CLOCK BEAT OURS
 	"  redis.call('HSET', ARGV[1], ARGV[2], a .. ' ' .. text(v + 1) .. ' ' .. j .. ' ' .. "
 	"text(us()))\n"
 	"end\n"
-	"if ARGV[4] == '' then beat(ARGV[6], ARGV[7], tonumber(ARGV[5]), ARGV[8]) end\n"
+	"if ARGV[4] == '' then beat(ARGV[6], ARGV[7], tonumber(ARGV[5]), ARGV[8]) end\n" TRACK
 	"return {0}\n";
 
 /* KEYS: group. ARGV: owners, member, nothing, owner or nothing, nothing, beat, beaters, session, last, what the
  * keys begin with that tell a session that a member of its was removed. */
 static const char leave_body[] =
 	CLOCK BEAT OURS "redis.call('HDEL', KEYS[1], ARGV[2])\n"
-			"if rec and ARGV[4] == '' then\n"
+			"if rec and ARGV[4] == '' and string.sub(rec, 1, 16) ~= ARGV[8] then\n"
 			"  local tell = ARGV[10] .. string.sub(rec, 1, 16)\n"
 			"  redis.pcall('SET', tell, '1', 'PX', '1000')\n"
 			"  redis.call('DEL', tell)\n"
@@ -589,8 +589,7 @@ static const char leave_body[] =
 			"redis.call('HDEL', ARGV[1], ARGV[2])\n"
 			"if ARGV[9] ~= '' then\n"
 			"  unbeat(ARGV[6], ARGV[7], ARGV[8])\n"
-			"end\n"
-			"return {0}\n";
+			"end\n" TRACK "return {0}\n";
 
 /* KEYS: group. ARGV: owners, member, what beats and what sessions begin with. The answer: code, data, record. */
 static const char member_get_body[] =

@@ -97,5 +97,35 @@ class Refused(Base, lib.Case):
         self.assertNotIn("the session was", tree.read_log())
 
 
+class Written(Base, lib.Case):
+    """A mount's own writes do not make it blind for those of others."""
+
+    def deleted(self, group):
+        """By a Python client, say."""
+        self.server("DEL", f"{self.ns}_group:{group}", self.key(f"group:{group}"))
+        self.server("SREM", f"{self.ns}_groups", group)
+        lib.wait_until(lambda: not os.path.exists(self.a("groups", group)), "the end of the group",
+                       SOON_S)
+
+    def test_group_created(self):
+        self.assertFalse(os.path.exists(self.a("groups/g")))
+        os.mkdir(self.a("groups/g"))
+        self.assertEqual(os.listdir(self.a("groups/g")), [])
+        self.deleted("g")
+
+    def test_member_joined_updated_and_left(self):
+        for last in ("join", "update", "leave"):
+            os.mkdir(self.a("groups", last))
+            self.assertEqual(os.listdir(self.a("groups", last)), [])
+            lib.write(self.a("groups", last, "m"), b"x")
+            if last != "join":
+                lib.write(self.a("groups", last, "m"), b"y")
+            if last == "leave":
+                os.unlink(self.a("groups", last, "m"))
+            with self.subTest(last=last):
+                self.assertTrue(os.path.exists(self.a("groups", last)))
+                self.deleted(last)
+
+
 if __name__ == "__main__":
     lib.main()
