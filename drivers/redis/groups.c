@@ -76,6 +76,7 @@ void redis_group_delete(struct coord_session *session, struct coord_op *op)
 	redis_arg(&args, op->key.name);
 	redis_arg(&args, prefix(call, REDIS_KEY_BEAT));
 	redis_arg(&args, prefix(call, REDIS_KEY_SESSION));
+	redis_arg(&args, prefix(call, REDIS_KEY_BEATERS));
 	group_run(call, REDIS_TRACKED, REDIS_SCRIPT_GROUP_DELETE, &args);
 }
 
@@ -236,6 +237,7 @@ void redis_group_read(struct coord_session *session, struct coord_op *op)
 	redis_arg(&args, leader->record);
 	redis_arg(&args, prefix(call, REDIS_KEY_BEAT));
 	redis_arg(&args, prefix(call, REDIS_KEY_SESSION));
+	redis_arg(&args, prefix(call, REDIS_KEY_BEATERS));
 	redis_arg_text(&args, op->flags & COORD_OP_WITH_DATA ? "d" : "");
 	redis_arg_text(&args, rs->config->read_only ? "" : "w");
 	group_run(call, REDIS_TRACKED, REDIS_SCRIPT_GROUP_READ, &args);
@@ -290,6 +292,7 @@ void redis_group_death(struct coord_timer *timer)
 	struct redis_session *rs = item->rs;
 	struct redis_args args = {0};
 	char owners[REDIS_KEY_MAX], beats[REDIS_KEY_MAX], sessions[REDIS_KEY_MAX];
+	char beaters[REDIS_KEY_MAX];
 	const struct coord_bytes none = {"", 0};
 	/* What flies uses the item's command. */
 	if (item->flying || !redis_link_is_up(rs->link)) {
@@ -303,6 +306,8 @@ void redis_group_death(struct coord_timer *timer)
 		(struct coord_bytes){beats, redis_key(&rs->keys, REDIS_KEY_BEAT, none, beats)});
 	redis_arg(&args, (struct coord_bytes){sessions,
 				 redis_key(&rs->keys, REDIS_KEY_SESSION, none, sessions)});
+	redis_arg(&args, (struct coord_bytes){
+				 beaters, redis_key(&rs->keys, REDIS_KEY_BEATERS, none, beaters)});
 	item->cmd = (struct redis_cmd){.fn = death_reply};
 	redis_item_flies(item);
 	redis_run(rs, REDIS_PLAIN, &item->cmd, REDIS_SCRIPT_GROUP_LOOK, &args);

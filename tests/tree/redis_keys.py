@@ -127,5 +127,57 @@ class Written(Base, lib.Case):
                 self.deleted(last)
 
 
+class Left(Base, lib.Case):
+    """What a mount that was killed left behind."""
+
+    def setUp(self):
+        super().setUp()
+        self.records = self.key("group:g")
+        tree = self.tree(self.server.url(self.ns), OPTIONS)
+        os.mkdir(self.a("groups/g"))
+        lib.write(tree("groups/g/m"), b"x")
+        self.field = self.server("HGET", f"{self.ns}_group:g", "m")
+        session = self.server("HGET", self.records, "m")[:16].decode()
+        tree.kill()
+        self.server("DEL", self.key(f"session:{session}"))
+
+    def listed(self):
+        return os.listdir(self.b("groups/g"))
+
+    def replaced(self):
+        """By a Python client of the same id, and with the same capabilities."""
+        self.server("HDEL", f"{self.ns}_group:g", "m")
+        self.server("PSETEX", f"{self.ns}_beats:m", 50000, "Not dead!")
+        self.server("HSET", f"{self.ns}_group:g", "m", self.field)
+
+    def test_member(self):
+        self.assertEqual(self.listed(), [])
+        self.assertEqual(self.server("EXISTS", self.records), 0)
+
+    def test_record(self):
+        self.server("HDEL", f"{self.ns}_group:g", "m")
+        self.assertEqual(self.listed(), [])
+        self.assertEqual(self.server("EXISTS", self.records), 0)
+
+    def test_record_of_another(self):
+        self.replaced()
+        self.assertEqual(lib.read(self.a("groups/g/m")), b"x")
+        self.assertEqual(self.listed(), ["m"])
+        self.fails(errno.EEXIST, os.open, self.a("groups/g/m"), RW | os.O_EXCL)
+        self.fails(errno.ENOTEMPTY, os.rmdir, self.a("groups/g"))
+        self.assertEqual(self.server("EXISTS", self.records), 0)
+        self.assertTrue(self.server("HEXISTS", f"{self.ns}_group:g", "m"))
+
+    def test_heartbeat_of_two(self):
+        """A mount keeps the id elsewhere: the client's heartbeat counts in the time that it has."""
+        os.mkdir(self.a("groups/h"))
+        self.server("PSETEX", f"{self.ns}_beats:m", 1000, "Not dead!")
+        lib.write(self.a("groups/h/m"), b"y")
+        until = int(self.server("HGET", self.key("beats:m"), "foreign"))
+        lib.wait_until(lambda: 1000 * int(self.server("TIME")[0]) >= until, "the end of that time")
+        self.assertEqual(self.listed(), [])
+        self.assertEqual(os.listdir(self.b("groups/h")), ["m"])
+
+
 if __name__ == "__main__":
     lib.main()
