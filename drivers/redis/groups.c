@@ -83,14 +83,13 @@ void redis_group_delete(struct coord_session *session, struct coord_op *op)
 static int list_answer(struct redis_call *call, const redisReply *reply, int r)
 {
 	struct coord_op *op = call->op;
-	if (!reply)
+	if (!reply || r)
 		return r;
-	if (reply->type == REDIS_REPLY_ERROR)
-		return redis_errno(reply);
-	if (reply->type != REDIS_REPLY_ARRAY)
+	const redisReply *names = reply->elements == 2 ? reply->element[1] : NULL;
+	if (!names || names->type != REDIS_REPLY_ARRAY)
 		return -EIO;
-	for (size_t i = 0; i < reply->elements; i++) {
-		struct coord_bytes name = redis_bytes(reply, i);
+	for (size_t i = 0; i < names->elements; i++) {
+		struct coord_bytes name = redis_bytes(names, i);
 		if (redis_name_check(COORD_GROUP, name) < 0)
 			continue;
 		struct coord_row *row = coord_op_row(op);
@@ -104,13 +103,8 @@ void redis_group_list(struct coord_session *session, struct coord_op *op)
 {
 	struct redis_args args = {0};
 	struct redis_call *call = redis_call_of(coord_session_data(session), op, list_answer);
-	redis_arg_text(&args, "SMEMBERS");
-	redis_arg(&args, prefix(call, REDIS_KEY_GROUPS));
-	if (!args.bad) {
-		redis_call_send(call, REDIS_PLAIN, &args);
-		return;
-	}
-	redis_call_end(call, -ENOMEM);
+	redis_arg_key(&args, prefix(call, REDIS_KEY_GROUPS));
+	group_run(call, REDIS_PLAIN, REDIS_SCRIPT_GROUP_LIST, &args);
 }
 
 /* ---- Reading one ---- */

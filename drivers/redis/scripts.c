@@ -436,6 +436,14 @@ static const char renew_beats_body[] = CLOCK APART BEAT
 /* Who writes a key is not told of that, and yet it is the end of the tracking of the key: it is read again. */
 #define TRACK "redis.call('EXISTS', unpack(KEYS))\n"
 
+/* KEYS: list. The answer: code, and an array of names; there is an end to what an answer can hold. */
+static const char group_list_body[] =
+	"if redis.call('SCARD', KEYS[1]) > 1000000 then return {8} end\n"
+	"local names, size = redis.call('SMEMBERS', KEYS[1]), 0\n"
+	"for _, name in ipairs(names) do size = size + #name end\n"
+	"if size > 40 * 1024 * 1024 then return {8} end\n"
+	"return {0, names}\n";
+
 /* KEYS: group. ARGV: list, owners, name. */
 static const char group_create_body[] =
 	"if redis.call('EXISTS', KEYS[1]) == 1 then return {4} end\n"
@@ -643,6 +651,7 @@ static const char *const bodies[REDIS_SCRIPTS] = {
 	[REDIS_SCRIPT_RENEW_BEATS] = renew_beats_body,
 	[REDIS_SCRIPT_GROUP_CREATE] = group_create_body,
 	[REDIS_SCRIPT_GROUP_DELETE] = group_delete_body,
+	[REDIS_SCRIPT_GROUP_LIST] = group_list_body,
 	[REDIS_SCRIPT_GROUP_READ] = group_read_body,
 	[REDIS_SCRIPT_GROUP_LOOK] = group_look_body,
 	[REDIS_SCRIPT_JOIN] = join_body,

@@ -179,5 +179,22 @@ class Left(Base, lib.Case):
         self.assertEqual(os.listdir(self.b("groups/h")), ["m"])
 
 
+class Many(Base, lib.Case):
+    def test_groups(self):
+        """More than an answer can hold cost an error, and not the session."""
+        holder = self.agent()
+        fd = holder.open_flock(self.a("locks/l"), RW, EX)
+        self.server("EVAL", "for i = 1, ARGV[1] do redis.call('SADD', KEYS[1], i) end", 1,
+                    f"{self.ns}_groups", 1100000)
+        self.fails(errno.EFBIG, os.listdir, self.a("groups"))
+        self.server("DEL", f"{self.ns}_groups")
+        os.mkdir(self.a("groups/g"))
+        self.assertEqual(os.listdir(self.a("groups")), ["g"])
+        self.server("SADD", f"{self.ns}_groups", b"x" * 50000000)
+        self.fails(errno.EFBIG, os.listdir, self.a("groups"))
+        holder.fsync(fd)
+        self.assertNotIn("suspended", self.a.read_log())
+
+
 if __name__ == "__main__":
     lib.main()
