@@ -109,9 +109,19 @@
 	"  return mode, v[1]\n"                                                                    \
 	"end\n"
 
+/* The record names who began to share. When that one has left, or is dead, it is not known who holds the lock. */
+#define KNOWN                                                                                      \
+	"local function known(rec, sharers)\n"                                                     \
+	"  local gen = rec and string.match(rec, '^S:([^\\n]*)\\n')\n"                             \
+	"  local till = gen and redis.pcall('ZSCORE', sharers, gen .. ':' .. gen)\n"               \
+	"  if not gen or (tonumber(till or '0') or 0) > ms() then return rec end\n"                \
+	"  return (string.gsub(rec, '^([^\\n]*\\n%d+\\n)%d+(\\n[^\\n]*\\n).*$', '%10%2'))\n"       \
+	"end\n"
+
 /* KEYS: the keys of the lock, and last its mark. The answer: code, number, the values of all KEYS, and if full
  * the record, the number of sharers and the time to live. These reads also track. */
 #define ONE_LOCK                                                                                   \
+	KNOWN                                                                                      \
 	"local keys, mark = {}, KEYS[#KEYS]\n"                                                     \
 	"for i = 1, #KEYS - 1 do keys[i] = KEYS[i] end\n"                                          \
 	"local function answer(code, number, record, sharers)\n"                                   \
@@ -125,7 +135,7 @@
 	"    if t > left then left = t end\n"                                                      \
 	"  end\n"                                                                                  \
 	"  if left == -2 then left = redis.call('PTTL', mark) end\n"                               \
-	"  r[#KEYS + 3] = redis.call('GET', record)\n"                                             \
+	"  r[#KEYS + 3] = known(redis.call('GET', record), sharers)\n"                             \
 	"  r[#KEYS + 4] = redis.call('ZCOUNT', sharers, '(' .. text(ms()), '+inf')\n"              \
 	"  r[#KEYS + 5] = left\n"                                                                  \
 	"  return r\n"                                                                             \
@@ -284,20 +294,21 @@ static const char break_body[] =
 
 /* ARGV: how many keys a lock has, then for each lock these, its record and its sharers. The answer: code, then
  * for each its values, the record and the number of sharers. */
-static const char rows_body[] =
-	CLOCK "local n = tonumber(ARGV[1])\n"
-	      "local r = {0}\n"
-	      "for at = 2, #ARGV, n + 2 do\n"
-	      "  for i = 0, n do\n"
-	      /* The list was made by names alone: a key may be of any type. */
-	      "    local v = redis.pcall('GET', ARGV[at + i])\n"
-	      "    if type(v) == 'table' then v = false end\n"
-	      "    r[#r + 1] = v\n"
-	      "  end\n"
-	      "  local count = redis.pcall('ZCOUNT', ARGV[at + n + 1], '(' .. text(ms()), '+inf')\n"
-	      "  r[#r + 1] = type(count) == 'table' and 0 or count\n"
-	      "end\n"
-	      "return r\n";
+static const char rows_body[] = CLOCK KNOWN
+	"local n = tonumber(ARGV[1])\n"
+	"local r = {0}\n"
+	"for at = 2, #ARGV, n + 2 do\n"
+	"  for i = 0, n do\n"
+	/* The list was made by names alone: a key may be of any type. */
+	"    local v = redis.pcall('GET', ARGV[at + i])\n"
+	"    if type(v) == 'table' then v = false end\n"
+	"    if i == n then v = known(v, ARGV[at + n + 1]) end\n"
+	"    r[#r + 1] = v\n"
+	"  end\n"
+	"  local count = redis.pcall('ZCOUNT', ARGV[at + n + 1], '(' .. text(ms()), '+inf')\n"
+	"  r[#r + 1] = type(count) == 'table' and 0 or count\n"
+	"end\n"
+	"return r\n";
 
 /* One of many: what is the matter with it is no matter of the others. 1 for true, 0 for false and for a key of a
  * type that is none of ours, 2 where an error cannot tell, as that of a full server. */

@@ -196,5 +196,26 @@ class Many(Base, lib.Case):
         self.assertNotIn("suspended", self.a.read_log())
 
 
+class Shared(Base, lib.Case):
+    """Of several that share, the first is named as the owner: as long as it is there."""
+
+    def fields(self):
+        return lib.fields(lib.read(self.c("locks/l")))
+
+    def test_first_leaves(self):
+        self.c = self.tree(self.server.url(self.ns), OPTIONS)
+        first = self.open(self.a("locks/l"))
+        fcntl.flock(first, SH)
+        fcntl.flock(self.open(self.b("locks/l")), SH)
+        lib.wait_until(lambda: self.fields()["holders"] == "2", "both")
+        token = self.fields()["token"]
+        self.assertEqual(self.fields()["owner"], self.a.member)
+        os.close(first)
+        lib.wait_until(lambda: self.fields()["holders"] == "1", "the release")
+        self.assertEqual(self.fields()["token"], token)
+        self.assertFalse({"owner", "since"} & set(self.fields()))
+        self.assertEqual(os.listdir(self.c("locks")), ["l"])
+
+
 if __name__ == "__main__":
     lib.main()
