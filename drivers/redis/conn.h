@@ -61,6 +61,8 @@ void redis_conn_close(struct redis_conn *, int status, struct coord_list *failed
 
 /* reply.c: does an error reply begin with this word? False for any other reply. */
 bool redis_error_is(const redisReply *, const char *word);
+/* The same, or did a command in a script fail with such a reply? */
+bool redis_error_has(const redisReply *, const char *word);
 /* A string without control characters, cut to what fits; for logs and texts. */
 void redis_printable(const char *text, size_t len, char *ret, size_t size);
 /* The value of "name:" in the text of an INFO, up to the end of its line. Empty: there is none. */

@@ -205,8 +205,8 @@ static bool finish_script(struct redis_conn *self, struct redis_cmd *cmd, const 
 /* Errors after which the rest of the link is no good either. */
 static bool is_doubtful(const redisReply *reply)
 {
-	return redis_error_is(reply, "READONLY") || redis_error_is(reply, "NOAUTH") ||
-	       redis_error_is(reply, "MASTERDOWN");
+	return redis_error_has(reply, "READONLY") || redis_error_has(reply, "NOAUTH") ||
+	       redis_error_has(reply, "MASTERDOWN");
 }
 
 static void answer(struct redis_conn *self, const redisReply *reply)
