@@ -118,6 +118,9 @@
 	"  return (string.gsub(rec, '^([^\\n]*\\n%d+\\n)%d+(\\n[^\\n]*\\n).*$', '%10%2'))\n"       \
 	"end\n"
 
+/* Who writes a key is not told of that, and yet it is the end of the tracking of the key: it is read again. */
+#define TRACK "redis.call('EXISTS', unpack(KEYS))\n"
+
 /* KEYS: the keys of the lock, and last its mark. The answer: code, number, the values of all KEYS, and if full
  * the record, the number of sharers and the time to live. These reads also track. */
 #define ONE_LOCK                                                                                   \
@@ -279,10 +282,10 @@ static const char look_body[] = CLOCK HELD ONE_LOCK
 	"end\n"
 	"return answer(0, 0, ARGV[1], ARGV[2])\n";
 
-/* Who waited does so no more. ARGV: mark, session. */
+/* Who waited does so no more. KEYS: mark. ARGV: session. */
 static const char unmark_body[] =
-	"local m = redis.call('GET', ARGV[1])\n"
-	"if m and string.sub(m, 3) == ARGV[2] then redis.call('DEL', ARGV[1]) end\n"
+	"local m = redis.call('GET', KEYS[1])\n"
+	"if m and string.sub(m, 3) == ARGV[1] then redis.call('DEL', KEYS[1]) end\n" TRACK
 	"return {0}\n";
 
 /* ARGV: record, sharers. */
@@ -443,9 +446,6 @@ static const char renew_beats_body[] = CLOCK APART BEAT
 	"return {0}\n";
 
 /* ---- Groups and members ---- */
-
-/* Who writes a key is not told of that, and yet it is the end of the tracking of the key: it is read again. */
-#define TRACK "redis.call('EXISTS', unpack(KEYS))\n"
 
 /* KEYS: list. The answer: code, and an array of names; there is an end to what an answer can hold. */
 static const char group_list_body[] =

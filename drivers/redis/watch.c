@@ -471,7 +471,7 @@ static void item_unmark(struct redis_item *item)
 	if (!unmark)
 		return;
 	unmark->cmd.fn = unmark_reply;
-	redis_arg(&args, redis_item_key(item, item->lock_keys));
+	redis_arg_key(&args, redis_item_key(item, item->lock_keys));
 	redis_arg_text(&args, rs->id);
 	redis_run(rs, REDIS_TRACKED, &unmark->cmd, REDIS_SCRIPT_UNMARK, &args);
 }

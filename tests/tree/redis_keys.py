@@ -195,6 +195,15 @@ class Many(Base, lib.Case):
         holder.fsync(fd)
         self.assertNotIn("suspended", self.a.read_log())
 
+    def test_scripts_forgotten(self):
+        """All are known again at once, and not each when it is called for."""
+        def known():
+            return self.stats("memory", r"number_of_cached_scripts:(\d+)")
+        before = known()
+        self.server("SCRIPT", "FLUSH")
+        fcntl.flock(self.open(self.a("locks/l")), EX)
+        lib.wait_until(lambda: known() == before, "the scripts")
+
 
 class Shared(Base, lib.Case):
     """Of several that share, the first is named as the owner: as long as it is there."""
