@@ -449,10 +449,11 @@ static const char renew_beats_body[] = CLOCK APART BEAT
 
 /* KEYS: list. The answer: code, and an array of names; there is an end to what an answer can hold. */
 static const char group_list_body[] =
-	"if redis.call('SCARD', KEYS[1]) > 1000000 then return {8} end\n"
+	"local n = redis.pcall('SCARD', KEYS[1])\n"
+	"if type(n) == 'number' and n > 1000000 then return {8} end\n"
 	"local names, size = redis.call('SMEMBERS', KEYS[1]), 0\n"
 	"for _, name in ipairs(names) do size = size + #name end\n"
-	"if size > 40 * 1024 * 1024 then return {8} end\n"
+	"if size > 40 * 1024 * 1024 or #names > 1000000 then return {8} end\n"
 	"return {0, names}\n";
 
 /* KEYS: group. ARGV: list, owners, name. */
