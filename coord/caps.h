@@ -48,6 +48,11 @@ int coord_caps_decode(struct coord_bytes msgpack, char **ret, size_t *ret_len);
 /* Checks one whole msgpack value against the bytes there are, without allocating: 0 or -EBADMSG. With
  * ret_len the value may be followed by other bytes, and its length is written. */
 int coord_msgpack_check(struct coord_bytes data, size_t *ret_len);
+/* The weight on a hash ring that a member with these capabilities has in tooz: the int at the str key
+ * "weight" of a map, and 1 without one. true is 1, as in Python; false, 0 and below are 0: not on the ring. What
+ * tooz's Partitioner fails on is 1 too: capabilities that are no map or do not decode, a weight that is
+ * no int. */
+uint64_t coord_caps_weight(struct coord_bytes msgpack);
 bool coord_utf8_valid(struct coord_bytes text);
 
 #endif

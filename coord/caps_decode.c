@@ -560,6 +560,46 @@ int coord_msgpack_check(struct coord_bytes data, size_t *ret_len)
 	return 0;
 }
 
+static uint64_t weight_of(const struct item *value)
+{
+	switch (value->type) {
+	case BOOL:
+	case UINT:
+		return value->uint;
+	case INT:
+		return 0;
+	case NIL:
+	case REAL:
+	case STR:
+	case BIN:
+	case ARRAY:
+	case MAP:
+	case EXT:
+		return 1;
+	}
+	return 1;
+}
+
+uint64_t coord_caps_weight(struct coord_bytes msgpack)
+{
+	struct unpacking s = unpack(msgpack, NULL);
+	struct item head, name, value;
+	uint64_t weight = 1;
+	if (coord_msgpack_check(msgpack, NULL) < 0 || take_item(&s, &head) < 0 || head.type != MAP)
+		return 1;
+	for (uint64_t i = 0; i < head.uint; i++) {
+		struct unpacking ahead;
+		if (take_item(&s, &name) < 0)
+			return 1;
+		ahead = s;
+		if (take_item(&ahead, &value) < 0 || put_value(&s, 1) < 0)
+			return 1;
+		if (name.type == STR && coord_bytes_equal(name.body, COORD_BYTES("weight")))
+			weight = weight_of(&value); /* of several the last, as in Python */
+	}
+	return weight;
+}
+
 static int unpack_text(struct unpacking *s)
 {
 	struct item item;

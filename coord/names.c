@@ -19,27 +19,34 @@ static bool must_escape(unsigned char byte, bool first)
 	return byte < 0x20 || byte == 0x7f || byte == '/' || byte == '%' || (byte == '.' && first);
 }
 
-int coord_name_encode(struct coord_bytes name, char ret[COORD_NAME_MAX + 1])
+size_t coord_name_escape(struct coord_bytes name, char *ret)
 {
-	if (name.len == 0)
-		return -EINVAL;
-	char file[COORD_NAME_MAX + 1];
 	size_t len = 0;
 	for (size_t i = 0; i < name.len; i++) {
 		unsigned char byte = (unsigned char)name.data[i];
-		bool escape = must_escape(byte, i == 0);
-		if (len + (escape ? 3 : 1) > COORD_NAME_MAX)
-			return -ENAMETOOLONG;
-		if (!escape) {
-			file[len++] = (char)byte;
+		if (!must_escape(byte, i == 0)) {
+			ret[len++] = (char)byte;
 			continue;
 		}
-		file[len++] = '%';
-		file[len++] = hex_digits[byte >> 4];
-		file[len++] = hex_digits[byte & 15];
+		ret[len++] = '%';
+		ret[len++] = hex_digits[byte >> 4];
+		ret[len++] = hex_digits[byte & 15];
 	}
-	file[len++] = '\0';
+	return len;
+}
+
+int coord_name_encode(struct coord_bytes name, char ret[COORD_NAME_MAX + 1])
+{
+	char file[3 * COORD_NAME_MAX];
+	if (name.len == 0)
+		return -EINVAL;
+	if (name.len > COORD_NAME_MAX)
+		return -ENAMETOOLONG;
+	size_t len = coord_name_escape(name, file);
+	if (len > COORD_NAME_MAX)
+		return -ENAMETOOLONG;
 	memcpy(ret, file, len);
+	ret[len] = '\0';
 	return 0;
 }
 

@@ -12,6 +12,8 @@
 /* Encodes `/`, `%`, 00-1F, 7F and a leading `.`; writes a NUL-ended file name of at most COORD_NAME_MAX
  * bytes. Returns 0, -EINVAL for an empty name, -ENAMETOOLONG. */
 int coord_name_encode(struct coord_bytes name, char ret[COORD_NAME_MAX + 1]);
+/* As it is encoded, however long, without a NUL; ret has room for three times its bytes. Returns how many. */
+size_t coord_name_escape(struct coord_bytes name, char *ret);
 /* Decodes a file name into ret (not NUL-ended). -EINVAL: not the canonical spelling of any name;
  * -ENAMETOOLONG. */
 int coord_name_decode(struct coord_bytes file, char ret[COORD_NAME_MAX + 1], size_t *ret_len);

@@ -231,7 +231,7 @@ static void reply_entries(fuse_req_t req, struct fs_handle *handle, size_t size,
 		const char *name = i == 0 ? "." : i == 1 ? ".." : entry->file;
 		const struct fs_inode *parent = dir->parent ? dir->parent : dir;
 		struct stat attr = {
-			.st_mode = i < 2 || dir->type->child <= FS_GROUP ? S_IFDIR : S_IFREG,
+			.st_mode = i < 2 || dir->type->child <= FS_RING ? S_IFDIR : S_IFREG,
 			.st_ino = i == 0   ? dir->ino
 				  : i == 1 ? parent->ino
 					   : fs_inode_hash(dir, dir->type->child, entry->row.name),

@@ -72,6 +72,7 @@ int fs_new(struct coord_loop *loop, const struct fs_options *options,
 	coord_list_init(&fs->calls);
 	coord_list_init(&fs->waits);
 	coord_list_init(&fs->uids);
+	coord_list_init(&fs->rings_used);
 	if (!fs->source || !fs->mountpoint || !fs->fuse_options || fs_inodes_init(fs) < 0) {
 		fs_free(fs);
 		return -ENOMEM;
@@ -122,6 +123,7 @@ void fs_free(struct fs *fs)
 	fs_onloss_free(fs);
 	fs_session_free(fs);
 	fs_groups_done(fs);
+	fs_rings_done(fs);
 	fs_uids_done(fs);
 	coord_table_done(&fs->owners);
 	coord_table_done(&fs->readers);

@@ -151,11 +151,19 @@ void fs_groups_lookup(fuse_req_t req, struct fs_inode *dir, const char *file)
 	fs_call_started(call, r == -EINVAL ? -ENOENT : r);
 }
 
+/* In each directory that has an entry for each group. */
+static void forget_entries(struct fs *fs, struct coord_bytes name)
+{
+	fs_dirs_forget(fs->fixed[FS_GROUPS], name);
+	fs_dirs_forget(fs->fixed[FS_EVENTS], name);
+	fs_dirs_forget(fs->fixed[FS_RINGS], name);
+}
+
 static void made_group(void *user, int status, const struct coord_row *rows, size_t rows_len)
 {
 	struct fs_call *call = user;
 	call->wait = NULL;
-	fs_dirs_forget(call->inode->parent, call->inode->name);
+	forget_entries(call->fs, call->inode->name);
 	if (status < 0) {
 		fs_call_error(call, status);
 		return;
@@ -181,7 +189,7 @@ static void removed_group(void *user, int status, const struct coord_row *rows, 
 {
 	struct fs_call *call = user;
 	call->wait = NULL;
-	fs_dirs_forget(call->inode->parent, call->inode->name);
+	forget_entries(call->fs, call->inode->name);
 	if (status == 0) {
 		made_forget(call->fs, call->inode->name);
 		/* The kernel marks the inode of a removed directory dead; a new group is another. */

@@ -45,12 +45,15 @@ static const struct fs_type *const types[FS_KINDS] = {
 	[FS_LEADERS] = &fs_type_leaders,
 	[FS_LOCKS] = &fs_type_locks,
 	[FS_EVENTS] = &fs_type_events,
+	[FS_RINGS] = &fs_type_rings,
 	[FS_ABOUT] = &fs_type_about,
 	[FS_GROUP] = &fs_type_group,
+	[FS_RING] = &fs_type_ring,
 	[FS_MEMBER] = &fs_type_member,
 	[FS_LEADER] = &fs_type_leader,
 	[FS_LOCK] = &fs_type_lock,
 	[FS_EVENT] = &fs_type_event,
+	[FS_OBJECT] = &fs_type_object,
 	[FS_FACT] = &fs_type_fact,
 };
 
@@ -167,7 +170,7 @@ static fuse_ino_t node_id(const struct fs_inode *inode)
 int fs_inodes_init(struct fs *fs)
 {
 	static const char *const names[FS_GROUP] = {
-		"", "groups", "leaders", "locks", "events", ".tooz"};
+		"", "groups", "leaders", "locks", "events", "rings", ".tooz"};
 	for (int kind = FS_ROOT; kind < FS_GROUP; kind++) {
 		fs->fixed[kind] = fs_inode_get(fs, kind == FS_ROOT ? NULL : fs->fixed[FS_ROOT],
 			(enum fs_kind)kind, coord_bytes_of(names[kind]));

@@ -62,7 +62,7 @@ static void req_setattr(
 		inode->type->getattr(req, inode);
 	else if (inode->type->setattr)
 		inode->type->setattr(req, inode, attr, to_set, fi);
-	else if (inode->type->is_dir && inode->kind != FS_ABOUT && fs_may_write_file(req, false))
+	else if (inode->type->is_dir && !inode->type->mode && fs_may_write_file(req, false))
 		inode->type->getattr(req, inode);
 	else
 		fuse_reply_err(req, EACCES);

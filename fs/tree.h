@@ -10,7 +10,8 @@
  *   handles.c   open files: cursor and content
  *   dirs.c      open directories: snapshots
  *   perms.c     who may do what, and the limits for each uid
- *   groups.c members.c locks.c leaders.c events.c about.c metrics.c  what the calls mean in each subtree
+ *   groups.c members.c locks.c leaders.c events.c rings.c about.c metrics.c  what the calls mean in
+ *               each subtree
  *   flocks.c    flock and fcntl onto holdings
  *   onloss.c    signals to those whose lock was lost
  *
@@ -48,12 +49,15 @@ enum fs_kind {
 	FS_LEADERS,
 	FS_LOCKS,
 	FS_EVENTS,
+	FS_RINGS,
 	FS_ABOUT, /* .tooz/ */
 	FS_GROUP, /* groups/g/ */
+	FS_RING, /* rings/g/; up to here kinds are directories */
 	FS_MEMBER, /* groups/g/m */
 	FS_LEADER,
 	FS_LOCK,
 	FS_EVENT, /* events/g */
+	FS_OBJECT, /* rings/g/object */
 	FS_FACT, /* .tooz/state ... */
 	FS_KINDS
 };
@@ -188,6 +192,8 @@ struct fs_call {
 	bool names_only; /* OPENDIR, READDIR: with their data it is too much */
 	int flags;
 	uint64_t owner; /* GETLK */
+	uint64_t due_ms; /* OBJECT: until when it waits for the ring */
+	bool again; /* OBJECT: there was no group, in a read that may have begun before */
 	uint32_t uid;
 	struct fuse_file_info fi; /* OPEN, CREATE */
 };
@@ -260,6 +266,9 @@ struct fs {
 	struct coord_table made; /* groups.c: who made a group here */
 	struct coord_req *made_sweep;
 	size_t made_max; /* when to look which are left */
+	struct coord_table rings; /* rings.c: by the group's name */
+	struct coord_list rings_used;
+	size_t rings_points;
 	struct coord_table readers; /* dirs.c: the snapshots that answer, by who opened them */
 	uint64_t stamp, changed[FS_CHANGED]; /* counts changes of names; each one's last, by hash */
 	uint64_t started_us;
@@ -269,7 +278,7 @@ struct fs {
 
 extern const struct fs_type fs_type_root, fs_type_groups, fs_type_group, fs_type_member,
 	fs_type_leaders, fs_type_leader, fs_type_locks, fs_type_lock, fs_type_events, fs_type_event,
-	fs_type_about, fs_type_fact;
+	fs_type_rings, fs_type_ring, fs_type_object, fs_type_about, fs_type_fact;
 extern const struct fuse_lowlevel_ops fs_requests;
 
 static inline struct fs *fs_of(fuse_req_t req)
@@ -440,6 +449,7 @@ void fs_groups_done(struct fs *);
 /* Of directories that have one entry for each group, of dir->type->child. */
 void fs_groups_lookup(fuse_req_t, struct fs_inode *dir, const char *name);
 void fs_groups_list(struct fs_call *);
+void fs_rings_done(struct fs *);
 /* A holding of the member was let go: the member leaves if that was the last. */
 void fs_member_unbind(struct fs *, struct fs_inode *member);
 /* Who holds the member, by the name of its holdings. */

@@ -37,7 +37,7 @@ static const char help_text[] =
 	"    lock_timeout=SECONDS    the lease of locks (timeout)\n"
 	"    membership_timeout=SECONDS  the lease of members (timeout)\n"
 	"    namespace=TEXT          for drivers that have it: a prefix for every key\n"
-	"    partitions=N            of the hash ring (32)\n"
+	"    partitions=N            of the hash ring in rings/ (32); the same on all hosts\n"
 	"    on_loss=none|term|hup|kill  the signal for who held a lock that was lost (none)\n"
 	"    require=NAME[:NAME...]  characteristics that the driver must have, else no mount\n"
 	"    credentials=FILE        lines username=, password=; nobody else may read the file\n"

@@ -551,6 +551,20 @@ static void check_exists(struct zk_req *req)
 	}
 }
 
+/* The node of a holder is his for as long as it is there. */
+static void check_confirmed(struct zk_req *req)
+{
+	struct zk_grant *zg = zk_grant_of(req->op->grant);
+	if (req->rc == ZOK) {
+		granted(req->op);
+	} else if (req->rc == ZNONODE) {
+		zk_grant_end(zg);
+		zk_answer(req->op, -ESTALE, COORD_SENT_ANSWERED);
+	} else {
+		check_failed(req->op, req->rc);
+	}
+}
+
 static void check_found(struct zk_req *req)
 {
 	struct coord_op *op = req->op;
@@ -581,16 +595,13 @@ void zk_lock_check(struct coord_session *session, struct coord_op *op)
 		zk_answer(op, -ESTALE, COORD_SENT_ANSWERED);
 		return;
 	}
-	bool known = zg->held && zg->state == ZK_NODE_THERE;
-	if (known)
+	if (zg->held && zg->state == ZK_NODE_THERE) {
 		zk_grant_path(zg, zo->path);
-	else
-		zk_path(zs->root, op->grant->key, zo->path);
-	if (zk_failed(op, zk_sync(zs, op, zo->path, zk_ignore, NULL)))
+		zk_failed(op, zk_confirm(zs, op, zo->path, check_confirmed, NULL));
 		return;
-	if (known)
-		zk_failed(op, zk_exists(zs, op, zo->path, false, check_exists, NULL));
-	else
+	}
+	zk_path(zs->root, op->grant->key, zo->path);
+	if (!zk_failed(op, zk_sync(zs, op, zo->path, zk_ignore, NULL)))
 		zk_failed(op, zk_children(zs, op, zo->path, false, check_found, NULL));
 }
 

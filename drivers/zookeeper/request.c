@@ -259,6 +259,16 @@ int zk_sync(struct zk_session *zs, struct coord_op *op, const char *path, zk_don
 	return req_sent(req, zoo_async(zs->conn->zh, req->path, on_sync, req));
 }
 
+int zk_confirm(
+	struct zk_session *zs, struct coord_op *op, const char *path, zk_done *done, void *user)
+{
+	struct zk_req *req = req_new(zs, op, path, done, user);
+	if (!req)
+		return -ENOMEM;
+	zoo_check_op_init(&req->ops[0], req->path, -1);
+	return req_sent(req, zoo_amulti(zs->conn->zh, 1, req->ops, req->results, on_multi, req));
+}
+
 int zk_replace(struct zk_session *zs, struct coord_op *op, const char *path, int version,
 	struct coord_bytes data, zk_done *done, void *user)
 {

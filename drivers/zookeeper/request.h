@@ -55,6 +55,9 @@ int zk_children(struct zk_session *, struct coord_op *, const char *path, bool w
 int zk_set(struct zk_session *, struct coord_op *, const char *path, struct coord_bytes data,
 	int version, zk_done *, void *user);
 int zk_sync(struct zk_session *, struct coord_op *, const char *path, zk_done *, void *user);
+/* Is the node there? Asked of a majority: a transaction that changes nothing, which a leader that was deposed
+ * cannot carry out. ZNONODE. */
+int zk_confirm(struct zk_session *, struct coord_op *, const char *path, zk_done *, void *user);
 /* At once, or not at all: deletes that version of an ephemeral node and creates it as ours. */
 int zk_replace(struct zk_session *, struct coord_op *, const char *path, int version,
 	struct coord_bytes data, zk_done *, void *user);

@@ -23,6 +23,7 @@ sys.path.insert(0, os.path.join(HERE, "..", "tree"))
 sys.path.insert(0, os.path.join(HERE, "..", "interop"))
 import lib  # noqa: E402
 import proxy  # noqa: E402
+import streams  # noqa: E402
 
 MEMBERS = 100
 WAITERS, LOCKS = 1000, 10
@@ -160,6 +161,36 @@ class Bench:
         waiter.kill()
         self.show_times("hand-over from Python", times)
 
+    def events(self, one, two):
+        """From before a join to the line that a reader on another mount has of it."""
+        os.mkdir(one("groups/told"))
+        reader = streams.Reader(two("events/told"))
+        reader.until("ready")
+        self.show_times("event of a mount's join", [
+            self.event(reader, f"m{i}", lambda i=i: lib.touch(one(f"groups/told/m{i}")))
+            for i in range(self.args.turns)])
+        python, times = lib.Agent(), []
+        try:
+            import interop  # noqa: F401, pylint: disable=unused-import
+            python.tooz_start(self.url(), b"py")
+        except SystemExit:
+            python.kill()
+            return
+        for _ in range(self.args.turns):
+            times.append(self.event(reader, "py", lambda: python.join(b"told")))
+            python.leave(b"told")
+            reader.until("leave py")
+        python.kill()
+        reader.close()
+        self.show_times("event of Python's join", times)
+
+    @staticmethod
+    def event(reader, name, join):
+        begin = time.monotonic()
+        join()
+        reader.until(f"join {name}")
+        return time.monotonic() - begin
+
     def waiters(self, other):
         """What the server is asked for by many waiters, as they come and while they wait."""
         with proxy.Proxy(self.server.port) as between:
@@ -244,6 +275,7 @@ class Bench:
         self.rates(one)
         self.hand_over(one, two)
         self.python_hand_over(one)
+        self.events(one, two)
         bad += self.waiters(two)
         one.stop()
         two.stop()

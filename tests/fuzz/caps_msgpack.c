@@ -5,6 +5,23 @@
 
 #include <msgpack.h>
 
+static uint64_t library_weight(const msgpack_object *caps)
+{
+	uint64_t weight = 1;
+	for (size_t i = 0; caps->type == MSGPACK_OBJECT_MAP && i < caps->via.map.size; i++) {
+		const msgpack_object *key = &caps->via.map.ptr[i].key,
+				     *val = &caps->via.map.ptr[i].val;
+		if (key->type != MSGPACK_OBJECT_STR || key->via.str.size != 6 ||
+			memcmp(key->via.str.ptr, "weight", 6) != 0)
+			continue;
+		weight = val->type == MSGPACK_OBJECT_POSITIVE_INTEGER   ? val->via.u64
+			 : val->type == MSGPACK_OBJECT_NEGATIVE_INTEGER ? 0
+			 : val->type == MSGPACK_OBJECT_BOOLEAN          ? val->via.boolean
+									: 1;
+	}
+	return weight;
+}
+
 /* What our walk passes, the library reads as one value. */
 static void check_library(struct coord_bytes stored)
 {
@@ -13,6 +30,7 @@ static void check_library(struct coord_bytes stored)
 	size_t off = 0;
 	msgpack_unpack_return r = msgpack_unpack_next(&value, stored.data, stored.len, &off);
 	must(r == MSGPACK_UNPACK_SUCCESS && off == stored.len);
+	must(coord_caps_weight(stored) == library_weight(&value.data));
 	msgpack_unpacked_destroy(&value);
 }
 
@@ -35,6 +53,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
 	int r = coord_caps_decode(stored, &text, &text_len);
 	must(r == 0 || r == -EBADMSG);
 	must(coord_msgpack_check(stored, NULL) == r);
+	must(r == 0 || coord_caps_weight(stored) == 1);
 	if (coord_msgpack_check(stored, &prefix) == 0) {
 		must(prefix > 0 && prefix <= len);
 		must(coord_msgpack_check((struct coord_bytes){stored.data, prefix}, NULL) == 0);

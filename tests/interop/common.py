@@ -15,6 +15,7 @@ import time
 import interop
 import lib
 from lib import EX, NB, SH, UN, fields, read, touch, wait_until, write
+from streams import Reader, fold
 
 
 class Base(interop.Case):
@@ -227,6 +228,67 @@ class ServedMembers(Members):
         wait_until(lambda: py.events() == [("join", b"m")], "the join")
         os.unlink(self.mount("groups/g/m"))
         wait_until(lambda: py.events() == [("leave", b"m")], "the leave")
+
+
+class Events:
+    """What Python does is a line in every reader, as fast as the store tells."""
+    LED_UNDER = "py"  # the id that the store carries of a leader of Python's
+    UPDATES = True  # Python can update capabilities there
+
+    def setUp(self):
+        super().setUp()
+        os.mkdir(self.mount("groups/g"))
+        self.reader = Reader(self.mount("events/g"))
+        self.addCleanup(self.reader.close)
+        self.reader.until("ready")
+
+    def test_joins_and_leaves(self):
+        py = self.peer()
+        for _ in range(3):
+            self.assertIsNone(py.join(b"g", b"caps"))
+            self.assertEqual(self.reader.until("join py"), ["join py"])
+            if self.UPDATES:
+                self.assertIsNone(py.update(b"g", b"new"))
+                self.assertEqual(self.reader.until("update py"), ["update py"])
+            self.assertIsNone(py.leave(b"g"))
+            self.assertEqual(self.reader.until("leave py"), ["leave py"])
+
+    def test_leads(self):
+        py = self.peer()
+        self.assertEqual(py.elect(b"g"), b"py")
+        line = f"leader {self.LED_UNDER}".strip()
+        self.assertEqual(self.reader.until(line), [line])
+        self.assertEqual(read(self.mount("leaders/g")).decode().strip(), self.LED_UNDER)
+        py.tooz_stop()
+        self.assertIn("no-leader", self.reader.until("no-leader", 20))
+
+    def test_dies(self):
+        """Nothing tells the store of it but that time passes, or that a connection ends."""
+        py = self.peer(b"py", heart=False, timeout=2)
+        self.assertIsNone(py.join(b"g"))
+        self.reader.until("join py")
+        py.kill()
+        self.assertEqual(self.reader.until("leave py", 20), ["leave py"])
+
+    def test_deletes_the_group(self):
+        py = self.peer()
+        self.assertIsNone(py.delete(b"g"))
+        self.assertEqual(self.reader.until("deleted"), ["deleted"])
+
+    def test_many(self):
+        """Python joins and leaves under many ids while others do: who reads ends with what there is."""
+        peers = [self.peer(b"py%d" % i) for i in range(4)]
+        known = (set(), None)
+        for turn in range(6):
+            for i, py in enumerate(peers):
+                self.assertIsNone(py.join(b"g") if turn % 2 == 0 else py.leave(b"g"))
+                if i % 2:
+                    touch(self.mount(f"groups/g/m{turn}-{i}"))
+        touch(self.mount("groups/g/z-last"))
+        known = fold(self.reader.until("join z-last", 30), known)
+        there = set(self.names("groups/g"))
+        wait_until(lambda: self.reader.silent() or known[0] == there, "the end of the changes")
+        self.assertEqual(fold(self.reader.lines, known)[0], there)
 
 
 class Capabilities:

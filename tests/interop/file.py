@@ -202,6 +202,11 @@ class Members(common.Members, File):
         self.fails(errno.ENOENT, os.listdir, self.mount("groups/nometa"))
 
 
+class Events(common.Events, File):
+    UPDATES = False
+    test_leads = None  # Python has no leaders there
+
+
 class Capabilities(common.Capabilities, File):
     pass
 

@@ -66,6 +66,10 @@ class Members(common.ServedMembers, Redis):
         wait_until(lambda: read(self.mount("groups/g/py")) == b'{"weight":2}\n', "the update")
 
 
+class Events(common.Events, Redis):
+    LED_UNDER = ""  # a lock there carries no name
+
+
 class Capabilities(common.Capabilities, Redis):
     def test_hostile(self):
         """What does not decode is that member's trouble alone."""

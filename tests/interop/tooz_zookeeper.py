@@ -98,6 +98,10 @@ class Members(common.ServedMembers, ZooKeeper):
         self.assertGreater(after.st_mtime_ns, begin.st_mtime_ns)
 
 
+class Events(common.Events, ZooKeeper):
+    pass
+
+
 class Capabilities(common.Capabilities, ZooKeeper):
     pass
 

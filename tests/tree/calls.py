@@ -139,7 +139,7 @@ class Calls(lib.Case):
 
     def test_what_there_is(self):
         self.assertEqual(sorted(os.listdir(self.a.path)),
-                         [".tooz", "events", "groups", "leaders", "locks"])
+                         [".tooz", "events", "groups", "leaders", "locks", "rings"])
         self.fails(errno.ENOENT, os.stat, self.a("nothing"))
 
     def test_wrong_kind(self):

@@ -41,6 +41,25 @@ class Flock:
         self.assertEqual(lib.sh('flock -s -n "$1" true', self.b("locks/l")).returncode, 0)
         self.assertEqual(lib.sh('flock -n "$1" true', self.b("locks/l")).returncode, 1)
 
+    def test_tokens_grow(self):
+        """The same one by each of the ways to it, above all before it, whichever mount took the lock."""
+        os.mkdir(self.a("groups/g"))
+        for path in ("locks/l", "leaders/g"):
+            last = 0
+            for i in range(10):
+                mount = (self.a, self.b)[i % 2]
+                fd = self.open(mount(path))
+                lib.fcntl.flock(fd, EX)
+                token = int(os.getxattr(mount(path), "user.tooz.token"))
+                self.assertEqual(int(os.getxattr(fd, "user.tooz.token")), token)
+                self.assertEqual(os.listxattr(fd), ["user.tooz.token"])
+                if path == "locks/l":
+                    for text in (os.pread(fd, 4096, 0), lib.read(mount(path))):
+                        self.assertEqual(lib.fields(text)["token"], str(token))
+                self.assertGreater(token, last)
+                last = token
+                os.close(fd)
+
     def test_a_share_that_stays_is_shown(self):
         mine, theirs = self.open(self.a("locks/l")), self.open(self.b("locks/l"))
         lib.fcntl.flock(mine, SH)

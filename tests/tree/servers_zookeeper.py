@@ -479,6 +479,38 @@ class Ensemble(Several):
             self.assertFalse(self.waiter.done(), "two hold at once")
         self.handed_over(token)
 
+    def test_a_leader_that_was_deposed_confirms_nothing(self):
+        """Stopped over an election and a break, it goes on and does not know for a moment that it leads no more."""
+        leader = self.site.leader()
+        others = [server for server in self.site.servers if server is not leader]
+        namespace = self.site.namespace()
+        here = self.tree(leader.url(namespace), "timeout=40")
+        there = self.tree(others[0].url(namespace), "timeout=40")
+        fd = self.open(here("locks/x"))
+        fcntl.flock(fd, EX)
+        os.fsync(fd)
+        leader.pause()
+        self.addCleanup(leader.cont)
+
+        def broken():
+            try:
+                os.unlink(there("locks/x"))
+                return True
+            except OSError:
+                return False
+        lib.wait_until(broken, "the others to go on", 2 * lib.PATIENCE_S)
+        other = self.open(there("locks/x"))
+        fcntl.flock(other, EX)
+        os.fsync(other)
+        leader.cont()
+        end = time.monotonic() + 2 * lib.PATIENCE_S
+        while True:
+            error = self.fails((errno.EIO, errno.EHOSTDOWN, errno.ETIMEDOUT), os.fsync, fd)
+            if error.errno == errno.EIO:
+                break
+            self.assertLess(time.monotonic(), end, "the holder was never told")
+        os.fsync(other)
+
 
 class Queue(Several):
     """Sessions with time enough to outlive an election."""
