@@ -6,8 +6,10 @@
 #include "drivers/file/file.h"
 
 #define DEPTH_MAX 32
+/* Whoever took a lock writes his record a moment later. */
+enum { RECORD_TRIES = 10, RECORD_PAUSE_US = 500 };
 
-int file_look(struct file_session *fs, int fd, struct file_look *ret)
+static int look_once(struct file_session *fs, int fd, struct file_look *ret)
 {
 	short type;
 	pid_t pid;
@@ -37,6 +39,17 @@ int file_look(struct file_session *fs, int fd, struct file_look *ret)
 	ret->known = ret->known && file_session_alive(fs, session);
 	ret->token = ret->known ? ret->record.token : 0;
 	return 0;
+}
+
+int file_look(struct file_session *fs, int fd, struct file_look *ret)
+{
+	for (int i = 0;; i++) {
+		int r = look_once(fs, fd, ret);
+		bool waits = r == 0 && ret->mode == COORD_EXCLUSIVE && !ret->foreign && !ret->known;
+		if (!waits || i == RECORD_TRIES)
+			return r;
+		file_pause_us(RECORD_PAUSE_US);
+	}
 }
 
 static bool row_text(struct coord_op *op, struct coord_bytes from, struct coord_bytes *ret)
