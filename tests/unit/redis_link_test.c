@@ -84,9 +84,9 @@ static void scripts(void **state)
 /* It is no master any more; before redis 7 a script said so in more words. */
 static void demoted(void **state)
 {
-	static const char *const words[] = {
-		"READONLY You can't write", "ERR Error running script (call to f_1): "
-					    "@user_script:1: -READONLY You can't write"};
+	static const char *const words[] = {"READONLY You can't write",
+		"ERR Error running script (call to f_1): "
+		"@user_script:1: -READONLY You can't write"};
 	struct site site;
 	struct call call;
 	server_with(NULL, NULL, NULL, NULL);
