@@ -135,7 +135,7 @@ static int send_script(struct redis_conn *self, struct redis_cmd *cmd, bool whol
 }
 
 int redis_conn_script(struct redis_conn *self, struct redis_cmd *cmd,
-	const struct redis_script *script, int nkeys, int argc, const char *const *argv,
+	const struct redis_script *script, bool whole, int nkeys, int argc, const char *const *argv,
 	const size_t *lens)
 {
 	char count[12];
@@ -149,8 +149,8 @@ int redis_conn_script(struct redis_conn *self, struct redis_cmd *cmd,
 	cmd->tail_len = tail.len;
 	cmd->tail_args = argc + 1;
 	if (r == 0)
-		r = send_script(self, cmd, false);
-	if (r < 0)
+		r = send_script(self, cmd, whole);
+	if (r < 0 || whole)
 		cmd_drop_script(cmd);
 	return r;
 }
@@ -196,6 +196,8 @@ static bool finish_script(struct redis_conn *self, struct redis_cmd *cmd, const 
 	if (redis_error_is(reply, "NOSCRIPT") && self->state == CONN_OPEN) {
 		int r = send_script(self, cmd, true);
 		cmd_drop_script(cmd);
+		if (self->hooks->forgotten)
+			self->hooks->forgotten(self->user);
 		return r < 0;
 	}
 	cmd_drop_script(cmd);
@@ -205,8 +207,8 @@ static bool finish_script(struct redis_conn *self, struct redis_cmd *cmd, const 
 /* Errors after which the rest of the link is no good either. */
 static bool is_doubtful(const redisReply *reply)
 {
-	return redis_error_is(reply, "READONLY") || redis_error_is(reply, "NOAUTH") ||
-	       redis_error_is(reply, "MASTERDOWN");
+	return redis_error_has(reply, "READONLY") || redis_error_has(reply, "NOAUTH") ||
+	       redis_error_has(reply, "MASTERDOWN");
 }
 
 static void answer(struct redis_conn *self, const redisReply *reply)

@@ -256,7 +256,8 @@ void redis_script(struct redis_link *self, enum redis_lane lane, struct redis_cm
 	cmd->link = self;
 	int r = -EHOSTDOWN;
 	if (self->state == LINK_UP)
-		r = redis_conn_script(conn, cmd, script, nkeys, argc, argv, lens);
+		r = redis_conn_script(conn, cmd, script, self->loads_left > 0 || self->unloaded,
+			nkeys, argc, argv, lens);
 	if (r < 0)
 		fail_later(self, cmd, r);
 	else

@@ -138,19 +138,19 @@ void redis_call_item(struct redis_call *call, struct redis_item *item)
 	redis_item_flies(item);
 }
 
-static void call_end(struct redis_call *call, int status, bool ok)
+static void call_end(struct redis_call *call, int status, enum redis_landing landing)
 {
 	struct redis_item *item = call->item, *leader = call->leader;
 	coord_op_fail(call->op, status);
 	if (item)
-		redis_item_landed(item, ok);
+		redis_item_landed(item, landing);
 	if (leader)
-		redis_item_landed(leader, ok);
+		redis_item_landed(leader, landing);
 }
 
 void redis_call_end(struct redis_call *call, int status)
 {
-	call_end(call, status, false);
+	call_end(call, status, REDIS_APART);
 }
 
 /* The code of a script's answer; other commands have none. */
@@ -215,7 +215,7 @@ static void call_reply(
 		tell_refused(call->rs, false, reply);
 	r = call->answer(call, status ? NULL : reply, r);
 	if (r != REDIS_MORE)
-		call_end(call, r, !status && reply->type != REDIS_REPLY_ERROR);
+		call_end(call, r, redis_landing(call->rs, status, reply));
 }
 
 void redis_run(struct redis_session *rs, enum redis_lane lane, struct redis_cmd *cmd,
@@ -524,6 +524,7 @@ struct part {
 	struct redis_piece piece;
 	struct redis_cmd cmd;
 	struct renewal *renewal;
+	bool decides; /* it keeps the session */
 	unsigned len;
 	char owners[REDIS_KEYS_A_SCRIPT / 2][REDIS_OWNER_LEN];
 };
@@ -603,7 +604,9 @@ static void part_reply(
 		r = part_told(part, reply);
 	if (status && renewal->status == 0)
 		renewal->how = sent;
-	if (r == -ESTALE || (r && !renewal->status))
+	/* What was refused of the rest ends with its own lease. */
+	bool counts = status || part->decides || r == -EHOSTDOWN;
+	if (counts && (r == -ESTALE || (r && !renewal->status)))
 		renewal->status = r;
 	renewal->answered++;
 	redis_piece_free(part);
@@ -731,6 +734,7 @@ static void renew_claim(struct renewal *renewal)
 	struct part *part = part_new(renewal);
 	if (!part)
 		return;
+	part->decides = true;
 	claim_args(rs, &args);
 	redis_arg_number(&args, rs->ttl_ms);
 	redis_arg(&args, (struct coord_bytes){

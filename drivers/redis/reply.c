@@ -55,11 +55,16 @@ static int word_status(const char *text)
 
 /* Servers before 7 wrap what a command in a script said: "ERR Error running script (...): @user_script:1:
  * -READONLY You can't write ...". */
+static const char *next_wrapped(const char *at)
+{
+	at = strchr(at, ' ');
+	return at ? at + strspn(at, " -") : NULL;
+}
+
 static int wrapped_status(const char *text)
 {
 	const char *at = strstr(text, "@user_script:");
-	for (; at && (at = strchr(at, ' '));) {
-		at += strspn(at, " -");
+	while (at && (at = next_wrapped(at))) {
 		int status = word_status(at);
 		if (status)
 			return status;
@@ -70,6 +75,19 @@ static int wrapped_status(const char *text)
 bool redis_error_is(const redisReply *reply, const char *word)
 {
 	return reply->type == REDIS_REPLY_ERROR && begins_with(reply->str, word);
+}
+
+bool redis_error_has(const redisReply *reply, const char *word)
+{
+	if (redis_error_is(reply, word))
+		return true;
+	if (reply->type != REDIS_REPLY_ERROR || strncmp(reply->str, "ERR Error running script", 24))
+		return false;
+	const char *at = strstr(reply->str, "@user_script:");
+	while (at && (at = next_wrapped(at)))
+		if (begins_with(at, word))
+			return true;
+	return false;
 }
 
 int redis_errno(const redisReply *reply)

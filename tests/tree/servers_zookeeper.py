@@ -524,8 +524,8 @@ class Ensemble(Several):
         leader = self.site.leader()
         others = [server for server in self.site.servers if server is not leader]
         namespace = self.site.namespace()
-        here = self.tree(leader.url(namespace), "timeout=40")
-        there = self.tree(others[0].url(namespace), "timeout=40")
+        here = self.tree(leader.url(namespace), "timeout=8,membership_timeout=40")
+        there = self.tree(others[0].url(namespace), "timeout=8,membership_timeout=40")
         fd = self.open(here("locks/x"))
         fcntl.flock(fd, EX)
         os.fsync(fd)

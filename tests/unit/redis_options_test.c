@@ -238,6 +238,15 @@ static void errors(void **state)
 	const redisReply nil = {.type = REDIS_REPLY_NIL};
 	assert_int_equal(redis_errno(&nil), 0);
 	assert_false(redis_error_is(&nil, "OOM"));
+	assert_false(redis_error_has(&nil, "OOM"));
+	char text[] = "ERR Error running script (call to f_1): @user_script:1: @user_script: 1: "
+		      "-READONLY You can't write";
+	const redisReply wrapped = {
+		.type = REDIS_REPLY_ERROR, .str = text, .len = sizeof(text) - 1};
+	assert_true(redis_error_has(&wrapped, "READONLY"));
+	assert_true(redis_error_has(&wrapped, "ERR"));
+	assert_false(redis_error_has(&wrapped, "READ"));
+	assert_false(redis_error_is(&wrapped, "READONLY"));
 }
 
 static void infos(void **state)
