@@ -772,6 +772,14 @@ class Leased:
         code = self.race(lambda _: self.server.pause(), how=("deaf",), after=self.server.cont)
         self.assertEqual(code, LOST)
 
+    def test_server_is_back_when_the_lease_is_over(self):
+        """The mount lets go of what it lost as soon as it can."""
+        def stop(_):
+            self.server.pause()
+            self.state(self.a, "lost")
+            self.server.cont()
+        self.assertEqual(self.race(stop, how=("deaf", "child")), LOST)
+
     def test_broken_by_the_other_mount(self):
         process, _ = self.begin_writer("-l", self.a("locks/l"))
         os.unlink(self.b("locks/l"))
