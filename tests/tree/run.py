@@ -543,6 +543,7 @@ class Lost(Helper, lib.Memory):
         process, _ = self.begin_writer("-l", self.a("locks/l"))
         self.a.process.terminate()
         self.assertEqual(self.ended(process), LOST)
+        self.assertEqual(self.a.wait_exit(), 0)
 
     def test_unmounted_lazily(self):
         """The daemon serves on until the command has ended."""
