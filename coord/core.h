@@ -114,6 +114,7 @@ struct core_grant {
 	bool held; /* the backend granted it; renewals and losses concern it */
 	bool exclusive_for_good; /* a downgrade failed: it serves the sharers here only */
 	struct core_release release;
+	bool late; /* its lease was over before it was renewed */
 	bool gone; /* the driver said that it is, perhaps before the answer that granted it */
 	void *owner; /* the core_lock or the membership */
 	_Alignas(8) char data[];
@@ -197,6 +198,11 @@ struct coord_session {
 	uint32_t epoch;
 	bool open; /* the driver's open succeeded and no close was begun */
 	bool connected; /* as the driver says */
+	char told
+		[256]; /* why it could not be opened again, as the log was told last; "": it was not */
+	uint64_t told_ms;
+	unsigned untold; /* attempts since then */
+	bool refused; /* not connected because we are not let in any more */
 	bool closing;
 	uint64_t ttl_ms, until_ms; /* of the session where anything is leased; 0: no lease */
 	struct coord_op *session_op; /* open, close or renew that runs */
@@ -245,6 +251,7 @@ void core_set_state(struct coord *, enum coord_state);
 void core_count_latency(struct coord *, enum coord_call, uint64_t us);
 /* Something that a stop waits for may have ended. */
 void core_stop_check(struct coord *);
+int core_away(const struct coord *); /* what calls end with that nobody answered */
 bool core_leased(const struct coord *); /* any kind is a lease */
 uint64_t core_margin_ms(uint64_t ttl_ms);
 uint64_t core_grace_ms(uint64_t ttl_ms);

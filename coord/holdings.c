@@ -538,15 +538,16 @@ int coord_lock_list(struct coord *coord, enum coord_kind kind, coord_reply_fn *f
 		COORD_BYTES(""), 0, fn, user, ret_req);
 }
 
-/* Every local holder of the grant is told that it lost. */
-static void holders_lost(struct core_lock *lock)
+/* Every local holder of the grant is told that it lost, and the log why, where that is known. */
+static void holders_lost(struct core_lock *lock, const char *why)
 {
 	struct coord *coord = lock->coord;
 	char name[COORD_NAME_MAX + 1];
 	if (!coord_list_empty(&lock->holders) && !coord->stopping &&
 		coord_name_encode(lock->key.name, name) == 0)
-		coord_log(LOG_WARNING, "%s %s was lost",
-			lock->key.kind == COORD_LEADER ? "the leadership of group" : "lock", name);
+		coord_log(LOG_WARNING, "%s %s was lost%s",
+			lock->key.kind == COORD_LEADER ? "the leadership of group" : "lock", name,
+			why);
 	while (!coord_list_empty(&lock->holders)) {
 		struct coord_holding *holding =
 			coord_container(lock->holders.next, struct coord_holding, hlink);
@@ -568,7 +569,7 @@ int coord_lock_break(struct coord *coord, enum coord_kind kind, struct coord_byt
 		if (!req)
 			return -ENOMEM;
 		coord->counters.losses++;
-		holders_lost(lock);
+		holders_lost(lock, ": it was broken");
 		core_views_touch(coord, kind, name);
 		core_lock_release_grant(lock);
 		core_lock_later(lock);
@@ -593,7 +594,9 @@ void core_locks_grant_lost(struct core_grant *grant)
 		return;
 	lock->grant = NULL;
 	core_views_touch(lock->coord, lock->key.kind, lock->key.name);
-	holders_lost(lock);
+	holders_lost(lock, grant->gone   ? ": it was broken, or the server forgot it"
+			   : grant->late ? ": its lease was not renewed in time"
+					 : "");
 	/* What is left of it in the backend goes too; after the end of a session there is nothing. */
 	core_grant_release(lock, grant);
 	core_lock_later(lock);
@@ -642,7 +645,7 @@ void core_locks_stop(struct coord *coord)
 		coord_list_each_safe (ticket, next, &lock->tickets, link)
 			core_ticket_answer(ticket, -ESHUTDOWN);
 		if (!lock->local)
-			holders_lost(lock);
+			holders_lost(lock, "");
 		core_lock_later(lock);
 	}
 }

@@ -572,9 +572,12 @@ void core_members_grant_lost(struct core_grant *grant)
 	struct coord *coord = membership->coord;
 	/* Removed by somebody it stays away; lost in any other way it is joined again. */
 	membership->rejoining = !grant->gone;
-	membership_dropped(membership);
+	bool late = grant->late;
+	membership_dropped(membership); /* and the grant is freed */
 	if (!membership->rejoining)
 		log_member(membership, "was removed by somebody else");
+	else if (late)
+		log_member(membership, "is joined again: its lease was not renewed in time");
 	if (!membership->op)
 		coord_loop_defer(coord->loop, &membership->start);
 }

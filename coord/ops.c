@@ -13,6 +13,8 @@
 #include "coord/core.h"
 
 #include <assert.h>
+#include <stdarg.h>
+#include <stdio.h>
 
 enum {
 	ARENA_MAX = 64 << 20, /* bytes of one reply */
@@ -74,6 +76,20 @@ struct coord_bytes coord_op_copy(struct coord_op *op, const void *data, size_t l
 	if (len)
 		memcpy(copy, data, len);
 	return (struct coord_bytes){copy, len};
+}
+
+void coord_op_explain(struct coord_op *op, const char *format, ...)
+{
+	_cleanup_free_ char *text = NULL;
+	va_list args;
+	va_start(args, format);
+	int len = vasprintf(&text, format, args);
+	va_end(args);
+	if (len < 0) {
+		text = NULL;
+		return;
+	}
+	op->error = coord_op_copy(op, text, (size_t)len).data;
 }
 
 struct coord_row *coord_op_row(struct coord_op *op)
@@ -503,7 +519,7 @@ static void req_deadline(struct coord_timer *timer)
 		coord->stalled = true;
 		coord->probe_ms = coord_now_ms(coord->loop) + PROBE_MS;
 	}
-	core_req_answer(req, coord->session.connected ? -ETIMEDOUT : -EHOSTDOWN, NULL, 0);
+	core_req_answer(req, core_away(coord), NULL, 0);
 }
 
 struct coord_req *core_req_new(struct coord *coord, coord_reply_fn *fn, void *user)
@@ -572,7 +588,7 @@ bool core_req_refused(struct coord_req *req)
 		coord->probe_ms = now + PROBE_MS;
 		return false;
 	}
-	core_req_answer_later(req, coord->session.connected ? -ETIMEDOUT : -EHOSTDOWN);
+	core_req_answer_later(req, core_away(coord));
 	return true;
 }
 

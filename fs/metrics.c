@@ -110,6 +110,11 @@ char *fs_metrics_text(struct fs *fs)
 	number(out, "members", "gauge", "Members that this mount joined.", c->members);
 	number(out, "hidden_names_total", "counter",
 		"Names of the store that were left out of listings.", c->hidden_names);
+	number(out, "rings", "gauge", "Groups whose ring was asked for a moment ago.",
+		fs->rings.len);
+	number(out, "rings_built_total", "counter",
+		"Rings that were made: one for all look-ups between two changes of a group.",
+		fs->rings_built);
 	number(out, "start_time_seconds", "gauge", "When the mount was made, seconds since 1970.",
 		fs->started_us / 1000000);
 	return fclose(out) == 0 ? text : NULL;

@@ -145,6 +145,7 @@ static int build(struct ring *ring)
 	if (r != -ENOMEM)
 		ring->stale = false;
 	ring->status = r;
+	ring->fs->rings_built++;
 	set_ring(ring, made, lines, ends);
 	if (r == -EFBIG) {
 		char file[COORD_NAME_MAX + 1] = "";

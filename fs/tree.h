@@ -269,6 +269,7 @@ struct fs {
 	struct coord_table rings; /* rings.c: by the group's name */
 	struct coord_list rings_used;
 	size_t rings_points;
+	uint64_t rings_built;
 	struct coord_table readers; /* dirs.c: the snapshots that answer, by who opened them */
 	uint64_t stamp, changed[FS_CHANGED]; /* counts changes of names; each one's last, by hash */
 	uint64_t started_us;

@@ -95,7 +95,7 @@ class Metrics:
         self.assertEqual(counts[-1], count)
         self.assertEqual(count, metrics["toozfs_operations_total"][(("call", "lock"),)])
         total = metrics["toozfs_operation_seconds_sum"][(("call", "lock"),)]
-        self.assertGreater(total, 0)
+        self.assertGreaterEqual(total, 0)  # microseconds, of a call that may take less
         self.assertLess(total, 10 * SLOW)
 
     def test_requests(self):
