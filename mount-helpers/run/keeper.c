@@ -9,8 +9,8 @@
  *                  keeper has killed the command and seen it gone
  *
  * A lost lock is an event of poll(2). What is no event is a daemon that stands still: so `left=` of
- * .tooz/session is read when half of what it said before has passed, and tooz-run counts on no more than
- * that. poll and read hang with such a daemon; only the keeper hangs with them.
+ * .tooz/session is read when a quarter of what it said before has passed, and tooz-run counts on no more
+ * than that. poll and read hang with such a daemon; only the keeper hangs with them.
  */
 #include "mount-helpers/run/run.h"
 
@@ -27,7 +27,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { READ_AGAIN_MS = 10, KILLED_LOOK_MS = 10 };
+enum { LOOKS = 4, READ_AGAIN_MS = 10, KILLED_LOOK_MS = 10 };
 
 struct held {
 	int fd;
@@ -88,7 +88,7 @@ static bool look(struct keeper *keeper, struct held *held)
 	int64_t left = field_ms(text, "\nleft=");
 	if (left > 0)
 		held->until_ms = asked + left;
-	int64_t wait = (held->until_ms - asked) / 2;
+	int64_t wait = (held->until_ms - asked) / LOOKS;
 	held->look_ms = now_ms() + (left > 0 && wait > READ_AGAIN_MS ? wait : READ_AGAIN_MS);
 	return true;
 }
@@ -128,8 +128,7 @@ static void look_at_leases(struct keeper *keeper)
 			!look(keeper, &keeper->held[i]))
 			lose(keeper, (int)i);
 	post_until(keeper);
-	int64_t until = keeper->board->until_ms;
-	if (until != NEVER && now_ms() >= until + SLACK_MS)
+	if (now_ms() >= end_time(keeper->options, keeper->board))
 		lose(keeper, -1);
 }
 

@@ -68,18 +68,22 @@ int64_t now_ms(void)
 int64_t grace_allowed(const struct options *options, const struct board *board)
 {
 	int64_t margin = board->margin_ms, grace = margin ? board->grace_ms : GRACE_MS;
-	int64_t most = margin - RESERVE_MS > grace ? margin - RESERVE_MS : grace;
+	int64_t most = margin - GRACE_RESERVE_MS > grace ? margin - GRACE_RESERVE_MS : grace;
 	if (options->grace_ms < 0)
 		return grace;
 	return margin && options->grace_ms > most ? most : options->grace_ms;
 }
 
+int64_t end_time(const struct options *options, const struct board *board)
+{
+	int64_t until = board->until_ms;
+	return until == NEVER ? NEVER : until - KILL_RESERVE_MS - grace_allowed(options, board);
+}
+
 int64_t kill_time(const struct options *options, const struct board *board)
 {
-	int64_t grace = grace_allowed(options, board), now = now_ms(), until = board->until_ms;
-	if (until != NEVER && until + SLACK_MS < now)
-		return until + SLACK_MS + grace;
-	return now + grace;
+	int64_t due = now_ms() + grace_allowed(options, board), until = board->until_ms;
+	return until != NEVER && until - KILL_RESERVE_MS < due ? until - KILL_RESERVE_MS : due;
 }
 
 /* ---- Options ---- */

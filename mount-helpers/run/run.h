@@ -36,9 +36,9 @@ enum {
 enum {
 	CLAIMS_MAX = 64,
 	GRACE_MS = 1000, /* where no lease says what is left */
-	RESERVE_MS = 1000, /* of the margin, for KILL and for what the command has under way */
-	SLACK_MS = 100, /* for the daemon, which may know better than its last word */
-	STAND_IN_MS = 300, /* after which the keeper does what tooz-run should have done */
+	GRACE_RESERVE_MS = 1000, /* of the margin, which no grace may take */
+	KILL_RESERVE_MS = 200, /* before the lease is over here, for the KILL to be done */
+	STAND_IN_MS = 100, /* after which the keeper does what tooz-run should have done */
 };
 
 #define NEVER INT64_MAX
@@ -86,7 +86,10 @@ void say(const char *format, ...) __attribute__((format(printf, 1, 2)));
 int64_t now_ms(void);
 /* How long the command is given between TERM and KILL. */
 int64_t grace_allowed(const struct options *, const struct board *);
-/* When a command whose lock was found lost now has to be gone. */
+/* When to begin to end the command if no longer lease is heard of; NEVER: nothing is leased. A mount whose
+ * lease is over may let go at once, when it reaches the server again: so all is done before that. */
+int64_t end_time(const struct options *, const struct board *);
+/* When to kill a command whose lock was found lost now. */
 int64_t kill_time(const struct options *, const struct board *);
 /* Has this group, or process, as kill(2) names it, a process that is not a zombie? */
 bool target_alive(pid_t target);

@@ -107,8 +107,8 @@ static void on_word(struct run *run)
 
 static void look_at_clock(struct run *run)
 {
-	int64_t now = now_ms(), until = run->board->until_ms;
-	if (!run->lost && until != NEVER && now >= until + SLACK_MS) {
+	int64_t now = now_ms();
+	if (!run->lost && now >= end_time(run->options, run->board)) {
 		run->board->lost = -1;
 		lose_claim(run);
 	}
@@ -119,9 +119,7 @@ static void look_at_clock(struct run *run)
 /* Absolute, and on BOOTTIME: after a sleep of the host it is due at once. */
 static void set_timer(const struct run *run)
 {
-	int64_t due = run->board->until_ms;
-	if (due != NEVER)
-		due += SLACK_MS;
+	int64_t due = end_time(run->options, run->board);
 	if (run->lost)
 		due = run->killed ? NEVER : run->kill_ms;
 	if (run->ended && due > now_ms() + LEFTOVER_LOOK_MS)

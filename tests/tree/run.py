@@ -543,6 +543,7 @@ class Lost(Helper, lib.Memory):
         process, _ = self.begin_writer("-l", self.a("locks/l"))
         self.a.process.terminate()
         self.assertEqual(self.ended(process), LOST)
+        self.assertEqual(self.a.wait_exit(), 0)
 
     def test_unmounted_lazily(self):
         """The daemon serves on until the command has ended."""
@@ -771,6 +772,14 @@ class Leased:
     def test_server_stopped_and_continued(self):
         code = self.race(lambda _: self.server.pause(), how=("deaf",), after=self.server.cont)
         self.assertEqual(code, LOST)
+
+    def test_server_is_back_when_the_lease_is_over(self):
+        """The mount lets go of what it lost as soon as it can."""
+        def stop(_):
+            self.server.pause()
+            self.state(self.a, "lost")
+            self.server.cont()
+        self.assertEqual(self.race(stop, how=("deaf", "child")), LOST)
 
     def test_broken_by_the_other_mount(self):
         process, _ = self.begin_writer("-l", self.a("locks/l"))
