@@ -658,7 +658,7 @@ bool core_locks_idle(const struct coord *coord)
 void core_locks_done(struct coord *coord)
 {
 	struct coord_node *node;
-	while ((node = coord_table_next(&coord->locks, NULL))) {
+	while ((node = coord_table_first(&coord->locks))) {
 		struct core_lock *lock = (struct core_lock *)node;
 		struct core_release *release;
 		coord_list_each (release, &lock->releases, link)

@@ -618,7 +618,7 @@ bool core_members_idle(const struct coord *coord)
 void core_members_done(struct coord *coord)
 {
 	struct coord_node *node;
-	while ((node = coord_table_next(&coord->members, NULL))) {
+	while ((node = coord_table_first(&coord->members))) {
 		struct membership *membership = (struct membership *)node;
 		struct member_req *mreq, *next;
 		coord_list_each_safe (mreq, next, &membership->queue, link) {

@@ -40,8 +40,10 @@ static struct coord_op_core *core_of(struct coord_op *op)
 void *coord_op_alloc(struct coord_op *op, size_t len)
 {
 	struct coord_op_core *core = core_of(op);
-	if (len > ARENA_MAX || core->arena_used + len > ARENA_MAX)
+	if (len > ARENA_MAX || core->arena_used + len > ARENA_MAX) {
+		core->full = true;
 		return NULL;
+	}
 	len = (len + 7) & ~(size_t)7;
 	core->arena_used += len;
 	if (core->inline_used + len <= sizeof(core->inline_arena)) {
@@ -405,6 +407,8 @@ static void op_deliver(struct coord_task *task)
 	else
 		coord->running_len--;
 	core->state = CORE_OP_DONE;
+	if (op->status == -ENOMEM && core->full)
+		op->status = -EFBIG;
 	if (op->status < 0)
 		coord->counters.errors[op->call]++;
 	if (core->started_us && !(op->flags & COORD_OP_WAIT))

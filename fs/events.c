@@ -14,6 +14,7 @@
 
 enum {
 	LOG_MIN = 4096,
+	FULL_MIN = 64 << 10,
 	LOG_MAX = 256 << 10,
 	LINE_MAX_LEN = COORD_NAME_MAX + 32, /* an encoded name is no longer than a file name */
 };
@@ -219,6 +220,9 @@ static bool serve(struct fs_call *call)
 	}
 	size_t left = r ? 0 : cursor->len - cursor->from,
 	       len = left < call->size ? left : call->size;
+	/* A request that is filled may be one of several of the same read(2): it would wait for more. */
+	if (len == left && len == call->size && len >= FULL_MIN)
+		len--;
 	fuse_reply_buf(call->req, cursor->text ? cursor->text + cursor->from : NULL, len);
 	cursor->from += len;
 	if (cursor->from == cursor->len)
@@ -352,6 +356,7 @@ static void event_open(fuse_req_t req, struct fs_inode *inode, const struct fuse
 	}
 	call->handle->cursor = cursor;
 	call->fi.nonseekable = 1;
+	call->fs->opening_stream = true;
 	fs_call_opened(call);
 }
 

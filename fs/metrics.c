@@ -18,14 +18,18 @@ static void number(FILE *out, const char *name, const char *type, const char *he
 	fprintf(out, "toozfs_%s %" PRIu64 "\n", name, value);
 }
 
-/* A label's value. Encoded names and drivers' names hold nothing that must be escaped but these. */
+/* A label's value: text must be UTF-8, what is none is written as names escape bytes. */
 static void label(FILE *out, const char *name, const char *value)
 {
+	bool text = coord_utf8_valid(coord_bytes_of(value));
 	fprintf(out, "%s=\"", name);
 	for (; *value; value++) {
 		if (*value == '"' || *value == '\\')
 			fputc('\\', out);
-		fputc(*value, out);
+		if (text || (unsigned char)*value < 0x80)
+			fputc(*value, out);
+		else
+			fprintf(out, "%%%02X", (unsigned char)*value);
 	}
 	fputc('"', out);
 }

@@ -103,6 +103,8 @@ static int make_lines(const struct coord_ring *ring, char **ret_lines, size_t **
 static int make_ring(const struct ring *ring, struct coord_ring **ret)
 {
 	size_t len = 0, all = coord_followed_len(&ring->follower);
+	if (!coord_followed_has_data(&ring->follower))
+		return -EFBIG;
 	_cleanup_free_ struct coord_ring_member *members = malloc((all + 1) * sizeof(*members));
 	if (!members)
 		return -ENOMEM;
@@ -408,7 +410,11 @@ static void begin_plain(fuse_req_t req, struct fs_inode *inode, int wants)
 	if (!call)
 		return;
 	call->flags = wants;
-	begin(call);
+	/* The kernel holds the directory while it looks up. */
+	if (wants == WANTS_ENTRY && coord_state(call->fs->coord) == COORD_SUSPENDED)
+		fs_call_error(call, EHOSTDOWN);
+	else
+		begin(call);
 }
 
 static void object_lookup(fuse_req_t req, struct fs_inode *dir, const char *file)

@@ -255,6 +255,7 @@ struct fs {
 	struct coord_fd *watch;
 	uint64_t busy_us;
 	bool mounted, init_seen, ready, replied, over;
+	bool opening_stream; /* the next reply is of an OPEN that is one */
 	char device[32]; /* of our mount, "0:45"; empty: unknown */
 	/* the tree */
 	struct fs_inode *fixed[FS_GROUP]; /* root and the fixed directories */

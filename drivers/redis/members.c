@@ -78,7 +78,7 @@ void redis_beats_adopted_done(struct redis_session *rs)
 
 void redis_beats_done(struct redis_session *rs)
 {
-	for (struct coord_node *node; (node = coord_table_next(&rs->beats, NULL));)
+	for (struct coord_node *node; (node = coord_table_first(&rs->beats));)
 		beat_free(rs, (struct redis_beat *)node);
 	coord_table_done(&rs->beats);
 }

@@ -498,7 +498,7 @@ void redis_items_done(struct redis_session *rs)
 {
 	while (!coord_list_empty(&rs->batches))
 		redis_piece_free(coord_container(rs->batches.next, struct redis_piece, link));
-	for (struct coord_node *node; (node = coord_table_next(&rs->items, NULL));)
+	for (struct coord_node *node; (node = coord_table_first(&rs->items));)
 		item_free((struct redis_item *)node);
 	coord_table_done(&rs->items);
 	coord_table_done(&rs->tracked);
