@@ -333,18 +333,9 @@ static void stream_put(struct fs_stream *stream)
 
 /* ---- calls ---- */
 
-static unsigned event_mode(struct fs *fs, struct fs_inode *inode)
-{
-	return 0444;
-}
-
 static void event_open(fuse_req_t req, struct fs_inode *inode, const struct fuse_file_info *fi)
 {
-	if ((fi->flags & O_ACCMODE) != O_RDONLY) {
-		fuse_reply_err(req, EACCES);
-		return;
-	}
-	struct fs_call *call = fs_handle_open(req, inode, fi);
+	struct fs_call *call = fs_handle_open_read_only(req, inode, fi);
 	if (!call)
 		return;
 	struct fs_cursor *cursor = calloc(1, sizeof(*cursor));
@@ -393,7 +384,7 @@ const struct fs_type fs_type_events = {
 
 const struct fs_type fs_type_event = {
 	.stream = true,
-	.mode = event_mode,
+	.mode = fs_read_only_mode,
 	.getattr = fs_reply_plain_attr,
 	.open = event_open,
 	.read = event_read,

@@ -212,6 +212,11 @@ unsigned fs_fixed_mode(struct fs *fs, struct fs_inode *inode)
 	return 0555;
 }
 
+unsigned fs_read_only_mode(struct fs *fs, struct fs_inode *inode)
+{
+	return 0444;
+}
+
 unsigned fs_file_mode(struct fs *fs, struct fs_inode *inode)
 {
 	return 0666 & ~fs->options.umask;

@@ -439,18 +439,9 @@ static void object_getattr(fuse_req_t req, struct fs_inode *inode)
 
 static void object_open(fuse_req_t req, struct fs_inode *inode, const struct fuse_file_info *fi)
 {
-	if ((fi->flags & O_ACCMODE) != O_RDONLY) {
-		fuse_reply_err(req, EACCES);
-		return;
-	}
-	struct fs_call *call = fs_handle_open(req, inode, fi);
+	struct fs_call *call = fs_handle_open_read_only(req, inode, fi);
 	if (call)
 		fs_call_opened(call);
-}
-
-static unsigned object_mode(struct fs *fs, struct fs_inode *inode)
-{
-	return 0444;
 }
 
 static void looked(void *user, int status, const struct coord_lock_info *unused)
@@ -493,7 +484,7 @@ const struct fs_type fs_type_ring = {
 };
 
 const struct fs_type fs_type_object = {
-	.mode = object_mode,
+	.mode = fs_read_only_mode,
 	.getattr = object_getattr,
 	.open = object_open,
 	.read = begin,

@@ -357,6 +357,9 @@ void fs_handle_free(struct fs *, struct fs_handle *);
 struct fs_handle *fs_handle_of(const struct fuse_file_info *);
 /* A call that opens: begins it and makes the handle. NULL: answered. */
 struct fs_call *fs_handle_open(fuse_req_t, struct fs_inode *, const struct fuse_file_info *);
+/* The same for what only can be read: EACCES otherwise. */
+struct fs_call *fs_handle_open_read_only(
+	fuse_req_t, struct fs_inode *, const struct fuse_file_info *);
 /* READ of whatever kind. */
 void fs_handle_read(fuse_req_t, struct fs_handle *, size_t size, off_t off, int flags);
 /* Sets the content and answers the READ; takes content, a malloced buffer or NULL. */
@@ -481,6 +484,7 @@ struct fs_call *fs_held_create(
 void fs_held_created(struct fs_call *);
 unsigned fs_file_mode(struct fs *, struct fs_inode *);
 unsigned fs_fixed_mode(struct fs *, struct fs_inode *); /* 0555 */
+unsigned fs_read_only_mode(struct fs *, struct fs_inode *); /* 0444 */
 
 /* ---- about ---- */
 char *fs_metrics_text(struct fs *); /* malloced; NULL: out of memory */

@@ -159,7 +159,7 @@ class Trouble(Own, trouble.Trouble, lib.Case):
             self.assertFalse(any(x.done() for x in self.waiters), "two hold at once")
             self.holder.flock(self.fd, UN)
         self.drain()
-        self.works()
+        trouble.tries(self.b("locks/w"))
 
     def test_killed_for_long(self):
         self.hold()
@@ -170,7 +170,7 @@ class Trouble(Own, trouble.Trouble, lib.Case):
             self.assertFalse(agent.done())
         self.server.start()
         self.drain()
-        self.works()
+        trouble.tries(self.b("locks/w"))
 
 
 class Hostile(lib.ZooKeeper):
@@ -475,19 +475,9 @@ class Ensemble(Several):
         for server in list(self.site.servers):
             server.kill()
             servers.Sentinels._until(self.site.leader, "a leader")
-            lib.wait_until(lambda: self.works(), "a lock", 2 * lib.PATIENCE_S)
+            lib.wait_until(lambda: trouble.tries(self.b("locks/w")), "a lock", 2 * lib.PATIENCE_S)
             server.start()
         self.handed_over(token)
-
-    def works(self):
-        fd = os.open(self.b("locks/w"), RW)
-        try:
-            fcntl.flock(fd, EX | NB)
-            return True
-        except OSError:
-            return False
-        finally:
-            os.close(fd)
 
     def test_no_majority(self):
         """One server left decides nothing: the holder is told in time, and nobody gets the lock."""
@@ -728,20 +718,8 @@ class Parted(Several):
 
     def goes_on(self, *trees):
         for tree in trees:
-            def works():
-                try:
-                    fd = os.open(tree("locks/w"), RW)
-                except OSError:
-                    return False
-                try:
-                    fcntl.flock(fd, EX | NB)
-                    return True
-                except OSError:
-                    return False
-                finally:
-                    with lib.suppressed():
-                        os.close(fd)
-            lib.wait_until(works, "the mount to work again", 4 * lib.PATIENCE_S)
+            lib.wait_until(lambda t=tree: trouble.tries(t("locks/w")), "the mount to work again",
+                           4 * lib.PATIENCE_S)
             self.assertEqual(lib.read(tree(".tooz/state")), b"connected\n")
 
 
