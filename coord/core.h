@@ -33,6 +33,7 @@ struct coord_op_core {
 	uint64_t started_us; /* BOOTTIME when the driver got it */
 	bool unknown; /* an earlier attempt may have had its effect */
 	bool cancelled, counted;
+	bool full; /* the arena would have grown over its limit */
 	struct coord_chunk *chunks; /* arena beyond the inline part */
 	size_t inline_used, arena_used;
 	_Alignas(8) char inline_arena[256];
@@ -114,6 +115,7 @@ struct core_grant {
 	bool held; /* the backend granted it; renewals and losses concern it */
 	bool exclusive_for_good; /* a downgrade failed: it serves the sharers here only */
 	struct core_release release;
+	bool late; /* its lease was over before it was renewed */
 	bool gone; /* the driver said that it is, perhaps before the answer that granted it */
 	void *owner; /* the core_lock or the membership */
 	_Alignas(8) char data[];
@@ -197,13 +199,18 @@ struct coord_session {
 	uint32_t epoch;
 	bool open; /* the driver's open succeeded and no close was begun */
 	bool connected; /* as the driver says */
+	char told
+		[256]; /* why it could not be opened again, as the log was told last; "": it was not */
+	uint64_t told_ms;
+	unsigned untold; /* attempts since then */
+	bool refused; /* not connected because we are not let in any more */
 	bool closing;
 	uint64_t ttl_ms, until_ms; /* of the session where anything is leased; 0: no lease */
 	struct coord_op *session_op; /* open, close or renew that runs */
 	bool renewing;
 	struct coord_timer open_timer, renew_timer, until_timer, reopen_timer, stop_timer;
 	struct coord_timer farewell_timer;
-	uint64_t told_ms; /* when a holder was last told that his lease is over */
+	uint64_t holder_told_ms; /* when a holder was last told that his lease is over */
 	uint64_t claim_until_ms;
 	uint32_t backoff_ms;
 };
@@ -247,6 +254,7 @@ void core_set_state(struct coord *, enum coord_state);
 void core_count_latency(struct coord *, enum coord_call, uint64_t us);
 /* Something that a stop waits for may have ended. */
 void core_stop_check(struct coord *);
+int core_away(const struct coord *); /* what calls end with that nobody answered */
 bool core_leased(const struct coord *); /* any kind is a lease */
 uint64_t core_margin_ms(uint64_t ttl_ms);
 uint64_t core_grace_ms(uint64_t ttl_ms);

@@ -178,7 +178,7 @@ struct coord_op {
 	struct coord_row *rows, **rows_end;
 	size_t rows_len;
 	struct coord_bytes next_cursor; /* lists: not empty: there is more */
-	char error[160]; /* OPEN: why, for a human; never a secret */
+	const char *error; /* OPEN: why, for a human; never a secret: coord_op_explain */
 	/* The driver's while it runs. */
 	struct coord_list link;
 	void *drv[4];
@@ -274,6 +274,9 @@ void *coord_op_data(struct coord_op *); /* op_size bytes */
 void *coord_op_alloc(struct coord_op *, size_t len);
 /* A copy in the arena; data NULL if there is no memory. */
 struct coord_bytes coord_op_copy(struct coord_op *, const void *data, size_t len);
+/* Sets op->error, in the arena. */
+void coord_op_explain(struct coord_op *, const char *format, ...)
+	__attribute__((format(printf, 2, 3)));
 /* A new zeroed row at the end of op->rows. NULL: no memory, or over the limit. */
 struct coord_row *coord_op_row(struct coord_op *);
 
@@ -285,8 +288,14 @@ static inline void coord_op_fail(struct coord_op *op, int status)
 	coord_op_done(op);
 }
 
-/* Facts about the session of that epoch; an older epoch's are ignored. */
-enum coord_event { COORD_EVENT_DISCONNECTED, COORD_EVENT_CONNECTED, COORD_EVENT_EXPIRED };
+/* Facts about the session of that epoch; an older epoch's are ignored. REFUSED, while it is disconnected: the
+ * backend answers, and does not let us in any more; calls end with -EACCES until it is connected. */
+enum coord_event {
+	COORD_EVENT_DISCONNECTED,
+	COORD_EVENT_CONNECTED,
+	COORD_EVENT_REFUSED,
+	COORD_EVENT_EXPIRED
+};
 void coord_session_event(struct coord_session *, uint32_t epoch, enum coord_event);
 
 /* The grant is gone from the backend: broken, overwritten, or its lease is over. Named by its parts,

@@ -36,6 +36,7 @@ struct coord_followed {
 	bool dirty; /* must be read */
 	bool suspended, watched, ended;
 	bool news; /* read since the last SETTLED */
+	bool bare; /* too large to be read with the data */
 	char *leader; /* NULL: out of memory, or its id is empty */
 	size_t leader_len;
 	struct coord_op *op;
@@ -136,6 +137,7 @@ struct change {
 struct difference {
 	struct member **members;
 	struct change *left, *came; /* came: joins and updates */
+	bool bare; /* data are not compared */
 	size_t len, left_len, came_len;
 };
 
@@ -164,7 +166,8 @@ static int compare_one(struct difference *ret, struct member *old, const struct 
 	}
 	struct member *now = old;
 	bool again = old && reborn(old, row);
-	if (!old || again || !coord_bytes_equal(old->shown.data, row->data)) {
+	bool same = ret->bare || (old && coord_bytes_equal(old->shown.data, row->data));
+	if (!old || again || !same) {
 		now = member_new(row);
 		if (!now)
 			return -ENOMEM;
@@ -224,7 +227,7 @@ static void tell_difference(struct coord_followed *group, const struct differenc
 
 static int take_members(struct coord_followed *group, struct coord_row **rows, size_t len)
 {
-	struct difference difference = {0};
+	struct difference difference = {.bare = group->bare};
 	qsort(rows, len, sizeof(*rows), compare_rows);
 	int r = compare(group, rows, len, &difference);
 	if (r < 0) {
@@ -260,10 +263,10 @@ static int take_leader(struct coord_followed *group, const struct coord_row *row
 	group->leader = id;
 	group->leader_len = id ? row->name.len : 0;
 	group->leads = row != NULL;
-	if (!group->known)
-		return 0;
 	/* Whoever reads leaders/ after this must not see an older one. */
 	core_views_touch(group->coord, COORD_LEADER, group->name);
+	if (!group->known)
+		return 0;
 	tell(group, row ? COORD_CHANGE_LEADER : COORD_CHANGE_NO_LEADER,
 		(struct coord_bytes){group->leader, group->leader_len}, 0);
 	return 0;
@@ -343,6 +346,11 @@ static void read_done(struct coord_op *op, void *user)
 		r = take(group, op);
 	bool again = r == -ENOMEM || r == -ECANCELED || core_transient(r);
 	core_op_free(op);
+	if (r == -EFBIG && !group->bare) {
+		group->bare = group->dirty = true;
+		advance(group);
+		return;
+	}
 	if (r < 0 && !again) {
 		end(group, r);
 		return;
@@ -366,7 +374,7 @@ static void read_again(struct coord_followed *group)
 		retry_later(group, RETRY_MS);
 		return;
 	}
-	op->flags = COORD_OP_WITH_DATA;
+	op->flags = group->bare ? 0 : COORD_OP_WITH_DATA;
 	if (coord->session.can & COORD_CAN_NOTIFY)
 		op->flags |= COORD_OP_WATCH;
 	op->deadline_ms = coord_now_ms(coord->loop) + coord->config->timeout_ms;
@@ -489,6 +497,11 @@ const struct coord_followed_member *coord_followed_next(
 	const struct coord_followed *group = follower->followed;
 	size_t i = after ? ((const struct member *)after)->index + 1 : 0;
 	return group && i < group->len ? &group->members[i]->shown : NULL;
+}
+
+bool coord_followed_has_data(const struct coord_follower *follower)
+{
+	return follower->followed && !follower->followed->bare;
 }
 
 size_t coord_followed_len(const struct coord_follower *follower)

@@ -56,6 +56,9 @@ struct coord_followed_member {
  * added to or removed from the followers meanwhile. */
 const struct coord_followed_member *coord_followed_next(
 	const struct coord_follower *, const struct coord_followed_member *after);
+/* Are the data known? Not of a group that is too large to be read with all of them: then all are empty, and
+ * no UPDATE is told. */
+bool coord_followed_has_data(const struct coord_follower *);
 size_t coord_followed_len(const struct coord_follower *);
 /* Is there a leader? Its id may be empty, if the backend does not tell. */
 bool coord_followed_leader(const struct coord_follower *, struct coord_bytes *ret);

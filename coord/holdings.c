@@ -552,15 +552,16 @@ static void checks_lost(struct coord_holding *holding)
 	}
 }
 
-/* Every local holder of the grant is told that it lost. */
-static void holders_lost(struct core_lock *lock)
+/* Every local holder of the grant is told that it lost, and the log why, where that is known. */
+static void holders_lost(struct core_lock *lock, const char *why)
 {
 	struct coord *coord = lock->coord;
 	char name[COORD_NAME_MAX + 1];
 	if (!coord_list_empty(&lock->holders) && !coord->stopping &&
 		coord_name_encode(lock->key.name, name) == 0)
-		coord_log(LOG_WARNING, "%s %s was lost",
-			lock->key.kind == COORD_LEADER ? "the leadership of group" : "lock", name);
+		coord_log(LOG_WARNING, "%s %s was lost%s",
+			lock->key.kind == COORD_LEADER ? "the leadership of group" : "lock", name,
+			why);
 	while (!coord_list_empty(&lock->holders)) {
 		struct coord_holding *holding =
 			coord_container(lock->holders.next, struct coord_holding, hlink);
@@ -584,7 +585,7 @@ int coord_lock_break(struct coord *coord, enum coord_kind kind, struct coord_byt
 		if (!req)
 			return -ENOMEM;
 		coord->counters.losses++;
-		holders_lost(lock);
+		holders_lost(lock, ": it was broken");
 		core_views_touch(coord, kind, name);
 		core_lock_release_grant(lock);
 		core_lock_later(lock);
@@ -610,10 +611,12 @@ void core_locks_grant_lost(struct core_grant *grant)
 	bool held = !coord_list_empty(&lock->holders);
 	lock->grant = NULL;
 	core_views_touch(lock->coord, lock->key.kind, lock->key.name);
-	holders_lost(lock);
+	holders_lost(lock, grant->gone   ? ": it was broken, or the server forgot it"
+			   : grant->late ? ": its lease was not renewed in time"
+					 : "");
 	/* What is left of it in the backend goes too; after the end of a session there is nothing. */
 	if (held && !grant->gone && core_grant_over(grant)) {
-		lock->coord->session.told_ms = coord_now_ms(lock->coord->loop);
+		lock->coord->session.holder_told_ms = coord_now_ms(lock->coord->loop);
 		core_grant_release_lost(lock, grant);
 	} else {
 		core_grant_release(lock, grant);
@@ -664,7 +667,7 @@ void core_locks_stop(struct coord *coord)
 		coord_list_each_safe (ticket, next, &lock->tickets, link)
 			core_ticket_answer(ticket, -ESHUTDOWN);
 		if (!lock->local)
-			holders_lost(lock);
+			holders_lost(lock, "");
 		core_lock_later(lock);
 	}
 }
@@ -677,7 +680,7 @@ bool core_locks_idle(const struct coord *coord)
 void core_locks_done(struct coord *coord)
 {
 	struct coord_node *node;
-	while ((node = coord_table_next(&coord->locks, NULL))) {
+	while ((node = coord_table_first(&coord->locks))) {
 		struct core_lock *lock = (struct core_lock *)node;
 		struct core_release *release;
 		coord_list_each (release, &lock->releases, link)

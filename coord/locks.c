@@ -134,7 +134,7 @@ void core_ticket_timer(struct coord_timer *timer)
 {
 	struct coord_ticket *ticket = coord_container(timer, struct coord_ticket, timer);
 	struct core_lock *lock = ticket->holding->lock;
-	core_ticket_answer(ticket, lock->coord->session.connected ? -ETIMEDOUT : -EHOSTDOWN);
+	core_ticket_answer(ticket, core_away(lock->coord));
 	core_lock_later(lock);
 }
 

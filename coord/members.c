@@ -572,9 +572,12 @@ void core_members_grant_lost(struct core_grant *grant)
 	struct coord *coord = membership->coord;
 	/* Removed by somebody it stays away; lost in any other way it is joined again. */
 	membership->rejoining = !grant->gone;
-	membership_dropped(membership);
+	bool late = grant->late;
+	membership_dropped(membership); /* and the grant is freed */
 	if (!membership->rejoining)
 		log_member(membership, "was removed by somebody else");
+	else if (late)
+		log_member(membership, "is joined again: its lease was not renewed in time");
 	if (!membership->op)
 		coord_loop_defer(coord->loop, &membership->start);
 }
@@ -615,7 +618,7 @@ bool core_members_idle(const struct coord *coord)
 void core_members_done(struct coord *coord)
 {
 	struct coord_node *node;
-	while ((node = coord_table_next(&coord->members, NULL))) {
+	while ((node = coord_table_first(&coord->members))) {
 		struct membership *membership = (struct membership *)node;
 		struct member_req *mreq, *next;
 		coord_list_each_safe (mreq, next, &membership->queue, link) {

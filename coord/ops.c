@@ -13,6 +13,8 @@
 #include "coord/core.h"
 
 #include <assert.h>
+#include <stdarg.h>
+#include <stdio.h>
 
 enum {
 	ARENA_MAX = 64 << 20, /* bytes of one reply */
@@ -38,8 +40,10 @@ static struct coord_op_core *core_of(struct coord_op *op)
 void *coord_op_alloc(struct coord_op *op, size_t len)
 {
 	struct coord_op_core *core = core_of(op);
-	if (len > ARENA_MAX || core->arena_used + len > ARENA_MAX)
+	if (len > ARENA_MAX || core->arena_used + len > ARENA_MAX) {
+		core->full = true;
 		return NULL;
+	}
 	len = (len + 7) & ~(size_t)7;
 	core->arena_used += len;
 	if (core->inline_used + len <= sizeof(core->inline_arena)) {
@@ -74,6 +78,20 @@ struct coord_bytes coord_op_copy(struct coord_op *op, const void *data, size_t l
 	if (len)
 		memcpy(copy, data, len);
 	return (struct coord_bytes){copy, len};
+}
+
+void coord_op_explain(struct coord_op *op, const char *format, ...)
+{
+	_cleanup_free_ char *text = NULL;
+	va_list args;
+	va_start(args, format);
+	int len = vasprintf(&text, format, args);
+	va_end(args);
+	if (len < 0) {
+		text = NULL;
+		return;
+	}
+	op->error = coord_op_copy(op, text, (size_t)len).data;
 }
 
 struct coord_row *coord_op_row(struct coord_op *op)
@@ -389,6 +407,8 @@ static void op_deliver(struct coord_task *task)
 	else
 		coord->running_len--;
 	core->state = CORE_OP_DONE;
+	if (op->status == -ENOMEM && core->full)
+		op->status = -EFBIG;
 	if (op->status < 0)
 		coord->counters.errors[op->call]++;
 	if (core->started_us && !(op->flags & COORD_OP_WAIT))
@@ -508,7 +528,7 @@ static void req_deadline(struct coord_timer *timer)
 		coord->stalled = true;
 		coord->probe_ms = coord_now_ms(coord->loop) + PROBE_MS;
 	}
-	core_req_answer(req, coord->session.connected ? -ETIMEDOUT : -EHOSTDOWN, NULL, 0);
+	core_req_answer(req, core_away(coord), NULL, 0);
 }
 
 struct coord_req *core_req_new(struct coord *coord, coord_reply_fn *fn, void *user)
@@ -577,7 +597,7 @@ bool core_req_refused(struct coord_req *req)
 		coord->probe_ms = now + PROBE_MS;
 		return false;
 	}
-	core_req_answer_later(req, coord->session.connected ? -ETIMEDOUT : -EHOSTDOWN);
+	core_req_answer_later(req, core_away(coord));
 	return true;
 }
 

@@ -7,7 +7,9 @@
  * to that of the first point. The next in preference is the next other member clockwise.
  *
  * In Python the later of two members with one equal point has it; here both keep theirs, and the
- * one whose name is less comes first. With md5 that takes names made for it.
+ * one whose name is less comes first. Names that are one another repeated have such
+ * points ("1" and "11"), because a point is the hash of the name repeated; which wins in Python depends on the
+ * order in which it added them.
  */
 #include "coord/ring.h"
 

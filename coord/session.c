@@ -18,6 +18,7 @@
 #include <syslog.h>
 
 enum { BACKOFF_MIN_MS = 100, BACKOFF_MAX_MS = 5000, CLAIM_POLL_MS = 200 };
+enum { TELL_AGAIN_MS = 600000 };
 
 static void session_open(struct coord *coord, unsigned flags);
 static void session_lost(struct coord *coord);
@@ -31,6 +32,13 @@ uint64_t core_margin_ms(uint64_t ttl_ms)
 {
 	uint64_t least = 1000 + core_grace_ms(ttl_ms);
 	return ttl_ms / 6 > least ? ttl_ms / 6 : least;
+}
+
+int core_away(const struct coord *coord)
+{
+	if (coord->session.connected)
+		return -ETIMEDOUT;
+	return coord->session.refused ? -EACCES : -EHOSTDOWN;
 }
 
 bool core_leased(const struct coord *coord)
@@ -51,7 +59,7 @@ static uint64_t lease_until(uint64_t sent_ms, uint64_t ttl_ms)
 static void grant_until(struct coord_timer *timer)
 {
 	struct core_grant *grant = coord_container(timer, struct core_grant, until);
-	coord_log(LOG_ERR, "a lease was not renewed in time: lost");
+	grant->late = true;
 	core_grant_lost(grant);
 }
 
@@ -336,6 +344,8 @@ static void session_opened(struct coord *coord, struct coord_op *op)
 {
 	struct coord_session *session = &coord->session;
 	session->open = session->connected = true;
+	session->refused = false;
+	session->told[0] = '\0';
 	session->backoff_ms = 0;
 	session->claim_until_ms = 0;
 	coord_timer_stop(coord->loop, &session->open_timer);
@@ -397,6 +407,25 @@ static bool claim_refused(struct coord *coord, const struct coord_op *op, char *
 	return false;
 }
 
+/* An outage may last for days: the first attempt is told, a new reason, and now and then that it goes on. */
+static void tell_reopen(struct coord *coord, const char *text)
+{
+	struct coord_session *session = &coord->session;
+	uint64_t now = coord_now_ms(coord->loop);
+	bool same = strncmp(session->told, text, sizeof(session->told) - 1) == 0;
+	session->untold++;
+	if (same && now < session->told_ms + TELL_AGAIN_MS)
+		return;
+	char count[48] = "";
+	if (same)
+		snprintf(count, sizeof(count), " (%u more attempts)", session->untold);
+	coord_log(LOG_WARNING, "cannot open the session again: %s%s", text, count);
+	snprintf(
+		session->told, sizeof(session->told), "%.*s", (int)sizeof(session->told) - 1, text);
+	session->told_ms = now;
+	session->untold = 0;
+}
+
 static void open_done(struct coord_op *op, void *user)
 {
 	struct coord *coord = user;
@@ -408,12 +437,12 @@ static void open_done(struct coord_op *op, void *user)
 	} else if (op->status == 0 && !coord->stopped) {
 		session_opened(coord, op);
 	} else if (!coord->stopped && !coord->stopping) {
-		char text[sizeof(op->error) + 400];
-		snprintf(
-			text, sizeof(text), "%s", op->error[0] ? op->error : strerror(-op->status));
+		char text[1024];
+		snprintf(text, sizeof(text), "%s", op->error ? op->error : strerror(-op->status));
 		bool again = op->status == -EEXIST && claim_refused(coord, op, text, sizeof(text));
+		session->refused = op->status == -EACCES;
 		if (!again && coord->ready) {
-			coord_log(LOG_WARNING, "cannot open the session again: %s", text);
+			tell_reopen(coord, text);
 			session->backoff_ms =
 				session->backoff_ms ? session->backoff_ms * 2 : BACKOFF_MIN_MS;
 			if (session->backoff_ms > BACKOFF_MAX_MS)
@@ -513,8 +542,8 @@ static void session_lost(struct coord *coord)
 	core_set_state(coord, COORD_LOST);
 	grants_lost(coord, true, COORD_LOSS_LEASE);
 	uint64_t now_ms = coord_now_ms(coord->loop);
-	uint64_t close_ms = session->told_ms + core_grace_ms(session->ttl_ms);
-	if (session->told_ms == 0 || now_ms >= close_ms) {
+	uint64_t close_ms = session->holder_told_ms + core_grace_ms(session->ttl_ms);
+	if (session->holder_told_ms == 0 || now_ms >= close_ms) {
 		core_session_close(coord);
 		return;
 	}
@@ -545,6 +574,7 @@ void coord_session_event(struct coord_session *session, uint32_t epoch, enum coo
 			return;
 		coord_log(LOG_NOTICE, "the connection to the backend is back");
 		session->connected = true;
+		session->refused = false;
 		coord->stalled = false;
 		coord->counters.reconnects++;
 		core_set_state(coord, COORD_CONNECTED);
@@ -555,6 +585,9 @@ void coord_session_event(struct coord_session *session, uint32_t epoch, enum coo
 		core_members_epoch(coord);
 		core_locks_resume(coord);
 		core_ops_run(coord);
+		break;
+	case COORD_EVENT_REFUSED:
+		session->refused = true;
 		break;
 	case COORD_EVENT_EXPIRED:
 		coord_log(LOG_ERR, "the session with the backend has ended: lost");

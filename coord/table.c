@@ -59,6 +59,7 @@ static int table_grow(struct coord_table *table)
 	free(table->buckets);
 	table->buckets = buckets;
 	table->size = size;
+	table->front = 0;
 	return 0;
 }
 
@@ -67,7 +68,10 @@ int coord_table_add(struct coord_table *table, struct coord_node *node)
 	if (table->len >= table->size && table_grow(table) < 0 && table->size == 0)
 		return -ENOMEM;
 	node->hash = table_hash(node->kind, node->key);
-	struct coord_node **bucket = &table->buckets[node->hash & (table->size - 1)];
+	size_t i = node->hash & (table->size - 1);
+	struct coord_node **bucket = &table->buckets[i];
+	if (i < table->front)
+		table->front = i;
 	node->next = *bucket;
 	*bucket = node;
 	table->len++;
@@ -81,6 +85,13 @@ void coord_table_remove(struct coord_table *table, struct coord_node *node)
 		at = &(*at)->next;
 	*at = node->next;
 	table->len--;
+}
+
+struct coord_node *coord_table_first(struct coord_table *table)
+{
+	while (table->front < table->size && !table->buckets[table->front])
+		table->front++;
+	return table->front < table->size ? table->buckets[table->front] : NULL;
 }
 
 struct coord_node *coord_table_next(const struct coord_table *table, const struct coord_node *after)

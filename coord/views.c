@@ -394,10 +394,10 @@ void core_views_epoch(struct coord *coord)
 void core_views_done(struct coord *coord)
 {
 	struct coord_node *node;
-	while ((node = coord_table_next(&coord->views, NULL)))
+	while ((node = coord_table_first(&coord->views)))
 		view_free((struct view *)node);
 	coord_table_done(&coord->views);
-	while ((node = coord_table_next(&coord->watches, NULL))) {
+	while ((node = coord_table_first(&coord->watches))) {
 		coord_table_remove(&coord->watches, node);
 		free(node);
 	}

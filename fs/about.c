@@ -163,11 +163,7 @@ static void fact_getattr(fuse_req_t req, struct fs_inode *inode)
 
 static void fact_open(fuse_req_t req, struct fs_inode *inode, const struct fuse_file_info *fi)
 {
-	if ((fi->flags & O_ACCMODE) != O_RDONLY) {
-		fuse_reply_err(req, EACCES);
-		return;
-	}
-	struct fs_call *call = fs_handle_open(req, inode, fi);
+	struct fs_call *call = fs_handle_open_read_only(req, inode, fi);
 	if (call)
 		fs_call_opened(call);
 }
@@ -208,11 +204,6 @@ static void fact_read(struct fs_call *call)
 		fs_handle_fill(call, text, strlen(text));
 	else
 		fs_call_error(call, ENOMEM);
-}
-
-static unsigned fact_mode(struct fs *fs, struct fs_inode *inode)
-{
-	return 0444;
 }
 
 /* ---- The root ---- */
@@ -263,7 +254,7 @@ const struct fs_type fs_type_about = {
 };
 
 const struct fs_type fs_type_fact = {
-	.mode = fact_mode,
+	.mode = fs_read_only_mode,
 	.getattr = fact_getattr,
 	.open = fact_open,
 	.read = fact_read,

@@ -14,6 +14,7 @@
 
 enum {
 	LOG_MIN = 4096,
+	FULL_MIN = 64 << 10,
 	LOG_MAX = 256 << 10,
 	LINE_MAX_LEN = COORD_NAME_MAX + 32, /* an encoded name is no longer than a file name */
 };
@@ -219,6 +220,9 @@ static bool serve(struct fs_call *call)
 	}
 	size_t left = r ? 0 : cursor->len - cursor->from,
 	       len = left < call->size ? left : call->size;
+	/* A request that is filled may be one of several of the same read(2): it would wait for more. */
+	if (len == left && len == call->size && len >= FULL_MIN)
+		len--;
 	fuse_reply_buf(call->req, cursor->text ? cursor->text + cursor->from : NULL, len);
 	cursor->from += len;
 	if (cursor->from == cursor->len)
@@ -329,18 +333,9 @@ static void stream_put(struct fs_stream *stream)
 
 /* ---- calls ---- */
 
-static unsigned event_mode(struct fs *fs, struct fs_inode *inode)
-{
-	return 0444;
-}
-
 static void event_open(fuse_req_t req, struct fs_inode *inode, const struct fuse_file_info *fi)
 {
-	if ((fi->flags & O_ACCMODE) != O_RDONLY) {
-		fuse_reply_err(req, EACCES);
-		return;
-	}
-	struct fs_call *call = fs_handle_open(req, inode, fi);
+	struct fs_call *call = fs_handle_open_read_only(req, inode, fi);
 	if (!call)
 		return;
 	struct fs_cursor *cursor = calloc(1, sizeof(*cursor));
@@ -352,6 +347,7 @@ static void event_open(fuse_req_t req, struct fs_inode *inode, const struct fuse
 	}
 	call->handle->cursor = cursor;
 	call->fi.nonseekable = 1;
+	call->fs->opening_stream = true;
 	fs_call_opened(call);
 }
 
@@ -388,7 +384,7 @@ const struct fs_type fs_type_events = {
 
 const struct fs_type fs_type_event = {
 	.stream = true,
-	.mode = event_mode,
+	.mode = fs_read_only_mode,
 	.getattr = fs_reply_plain_attr,
 	.open = event_open,
 	.read = event_read,

@@ -90,7 +90,7 @@ void fs_groups_done(struct fs *fs)
 {
 	struct coord_node *node;
 	coord_req_drop(fs->made_sweep);
-	while ((node = coord_table_next(&fs->made, NULL)))
+	while ((node = coord_table_first(&fs->made)))
 		made_free(fs, coord_container(node, struct made, node));
 	coord_table_done(&fs->made);
 }

@@ -80,6 +80,15 @@ struct fs_call *fs_handle_open(
 	return call;
 }
 
+struct fs_call *fs_handle_open_read_only(
+	fuse_req_t req, struct fs_inode *inode, const struct fuse_file_info *fi)
+{
+	if ((fi->flags & O_ACCMODE) == O_RDONLY)
+		return fs_handle_open(req, inode, fi);
+	fuse_reply_err(req, EACCES);
+	return NULL;
+}
+
 /* Takes content, a malloced buffer or NULL. */
 static bool set_content(struct fs_handle *handle, char *content, size_t len)
 {

@@ -184,7 +184,7 @@ void fs_inodes_done(struct fs *fs)
 {
 	/* After an umount the kernel does not say what it forgets. */
 	struct coord_node *node;
-	while ((node = coord_table_next(&fs->inodes, NULL)))
+	while ((node = coord_table_first(&fs->inodes)))
 		fs_inode_unhash(fs, coord_container(node, struct fs_inode, node));
 	while (!coord_list_empty(&fs->unhashed)) {
 		struct fs_inode *inode = coord_container(fs->unhashed.next, struct fs_inode, link);
@@ -210,6 +210,11 @@ int fs_name_decode(
 unsigned fs_fixed_mode(struct fs *fs, struct fs_inode *inode)
 {
 	return 0555;
+}
+
+unsigned fs_read_only_mode(struct fs *fs, struct fs_inode *inode)
+{
+	return 0444;
 }
 
 unsigned fs_file_mode(struct fs *fs, struct fs_inode *inode)

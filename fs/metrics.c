@@ -18,14 +18,18 @@ static void number(FILE *out, const char *name, const char *type, const char *he
 	fprintf(out, "toozfs_%s %" PRIu64 "\n", name, value);
 }
 
-/* A label's value. Encoded names and drivers' names hold nothing that must be escaped but these. */
+/* A label's value: text must be UTF-8, what is none is written as names escape bytes. */
 static void label(FILE *out, const char *name, const char *value)
 {
+	bool text = coord_utf8_valid(coord_bytes_of(value));
 	fprintf(out, "%s=\"", name);
 	for (; *value; value++) {
 		if (*value == '"' || *value == '\\')
 			fputc('\\', out);
-		fputc(*value, out);
+		if (text || (unsigned char)*value < 0x80)
+			fputc(*value, out);
+		else
+			fprintf(out, "%%%02X", (unsigned char)*value);
 	}
 	fputc('"', out);
 }
@@ -110,6 +114,11 @@ char *fs_metrics_text(struct fs *fs)
 	number(out, "members", "gauge", "Members that this mount joined.", c->members);
 	number(out, "hidden_names_total", "counter",
 		"Names of the store that were left out of listings.", c->hidden_names);
+	number(out, "rings", "gauge", "Groups whose ring was asked for a moment ago.",
+		fs->rings.len);
+	number(out, "rings_built_total", "counter",
+		"Rings that were made: one for all look-ups between two changes of a group.",
+		fs->rings_built);
 	number(out, "start_time_seconds", "gauge", "When the mount was made, seconds since 1970.",
 		fs->started_us / 1000000);
 	return fclose(out) == 0 ? text : NULL;

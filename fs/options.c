@@ -205,6 +205,24 @@ static int set_allow_root(struct fs_command *command, const char *value)
 	return -EINVAL;
 }
 
+static int add_driver_option(struct fs_command *command, const char *name, const char *value)
+{
+	if (command->driver_options_len == OPTIONS_MAX) {
+		coord_log(LOG_ERR, "more than %d options", OPTIONS_MAX);
+		return -EINVAL;
+	}
+	struct coord_option *grown = realloc(
+		command->driver_options, (command->driver_options_len + 1) * sizeof(*grown));
+	if (!grown)
+		return -ENOMEM;
+	command->driver_options = grown;
+	struct coord_option *option = &grown[command->driver_options_len];
+	option->name = strdup(name);
+	option->value = strdup(value);
+	command->driver_options_len++;
+	return option->name && option->value ? 0 : -ENOMEM;
+}
+
 /* ---- credentials=FILE ---- */
 
 /* Opens a file that nobody else can read, or says why not. */
@@ -243,6 +261,18 @@ static int credentials_open(const char *path, char *ret_text, size_t size)
 	return 0;
 }
 
+/* Options of drivers that are secret, or go with one. */
+static int credentials_option(struct fs_command *command, const char *line)
+{
+	static const char *const names[] = {"sentinel_username", "sentinel_password"};
+	for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++) {
+		size_t len = strlen(names[i]);
+		if (!strncmp(line, names[i], len) && line[len] == '=')
+			return add_driver_option(command, names[i], line + len + 1);
+	}
+	return -ENOENT;
+}
+
 /* A line is never quoted in a message: it may be a password with a slip of the pen before it. */
 static int credentials_line(
 	struct fs_command *command, const char *path, unsigned number, char *line)
@@ -256,6 +286,9 @@ static int credentials_line(
 		return set_text(&command->user, line + 9);
 	if (!strncmp(line, "password=", 9))
 		return set_text(&command->password, line + 9);
+	int r = credentials_option(command, line);
+	if (r != -ENOENT)
+		return r;
 	coord_log(
 		LOG_ERR, "credentials %s, line %u: neither username= nor password=", path, number);
 	return -EINVAL;
@@ -356,24 +389,6 @@ static char *next_option(const char **text)
 	*out = '\0';
 	*text = p + (*p == ',');
 	return option;
-}
-
-static int add_driver_option(struct fs_command *command, const char *name, const char *value)
-{
-	if (command->driver_options_len == OPTIONS_MAX) {
-		coord_log(LOG_ERR, "more than %d options", OPTIONS_MAX);
-		return -EINVAL;
-	}
-	struct coord_option *grown = realloc(
-		command->driver_options, (command->driver_options_len + 1) * sizeof(*grown));
-	if (!grown)
-		return -ENOMEM;
-	command->driver_options = grown;
-	struct coord_option *option = &grown[command->driver_options_len];
-	option->name = strdup(name);
-	option->value = strdup(value);
-	command->driver_options_len++;
-	return option->name && option->value ? 0 : -ENOMEM;
 }
 
 static int add_fuse_option(struct fs_command *command, const char *option)

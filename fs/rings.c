@@ -103,6 +103,8 @@ static int make_lines(const struct coord_ring *ring, char **ret_lines, size_t **
 static int make_ring(const struct ring *ring, struct coord_ring **ret)
 {
 	size_t len = 0, all = coord_followed_len(&ring->follower);
+	if (!coord_followed_has_data(&ring->follower))
+		return -EFBIG;
 	_cleanup_free_ struct coord_ring_member *members = malloc((all + 1) * sizeof(*members));
 	if (!members)
 		return -ENOMEM;
@@ -145,6 +147,7 @@ static int build(struct ring *ring)
 	if (r != -ENOMEM)
 		ring->stale = false;
 	ring->status = r;
+	ring->fs->rings_built++;
 	set_ring(ring, made, lines, ends);
 	if (r == -EFBIG) {
 		char file[COORD_NAME_MAX + 1] = "";
@@ -407,7 +410,11 @@ static void begin_plain(fuse_req_t req, struct fs_inode *inode, int wants)
 	if (!call)
 		return;
 	call->flags = wants;
-	begin(call);
+	/* The kernel holds the directory while it looks up. */
+	if (wants == WANTS_ENTRY && coord_state(call->fs->coord) == COORD_SUSPENDED)
+		fs_call_error(call, EHOSTDOWN);
+	else
+		begin(call);
 }
 
 static void object_lookup(fuse_req_t req, struct fs_inode *dir, const char *file)
@@ -432,18 +439,9 @@ static void object_getattr(fuse_req_t req, struct fs_inode *inode)
 
 static void object_open(fuse_req_t req, struct fs_inode *inode, const struct fuse_file_info *fi)
 {
-	if ((fi->flags & O_ACCMODE) != O_RDONLY) {
-		fuse_reply_err(req, EACCES);
-		return;
-	}
-	struct fs_call *call = fs_handle_open(req, inode, fi);
+	struct fs_call *call = fs_handle_open_read_only(req, inode, fi);
 	if (call)
 		fs_call_opened(call);
-}
-
-static unsigned object_mode(struct fs *fs, struct fs_inode *inode)
-{
-	return 0444;
 }
 
 static void looked(void *user, int status, const struct coord_lock_info *unused)
@@ -486,7 +484,7 @@ const struct fs_type fs_type_ring = {
 };
 
 const struct fs_type fs_type_object = {
-	.mode = object_mode,
+	.mode = fs_read_only_mode,
 	.getattr = object_getattr,
 	.open = object_open,
 	.read = begin,

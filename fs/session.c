@@ -50,12 +50,28 @@ static void patch_init(struct iovec *iov, int count)
 	memcpy(iov[1].iov_base, &out, len);
 }
 
+/* Without this flag, of which libfuse 3.14 does not know, the kernel lets one read(2) of a handle wait for
+ * another, and no signal ends that wait. */
+static void patch_open(struct iovec *iov, int count)
+{
+	struct fuse_open_out out;
+	if (count != 2 || iov[1].iov_len != sizeof(out))
+		return;
+	memcpy(&out, iov[1].iov_base, sizeof(out));
+	out.open_flags |= FOPEN_STREAM;
+	memcpy(iov[1].iov_base, &out, sizeof(out));
+}
+
 static ssize_t device_writev(int fd, struct iovec *iov, int count, void *user)
 {
 	struct fs *fs = user;
 	if (fs->init_seen && !fs->replied) {
 		fs->replied = true;
 		patch_init(iov, count);
+	}
+	if (fs->opening_stream) {
+		fs->opening_stream = false;
+		patch_open(iov, count);
 	}
 	return writev(fd, iov, count);
 }

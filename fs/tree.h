@@ -255,6 +255,7 @@ struct fs {
 	struct coord_fd *watch;
 	uint64_t busy_us;
 	bool mounted, init_seen, ready, replied, over;
+	bool opening_stream; /* the next reply is of an OPEN that is one */
 	char device[32]; /* of our mount, "0:45"; empty: unknown */
 	/* the tree */
 	struct fs_inode *fixed[FS_GROUP]; /* root and the fixed directories */
@@ -269,6 +270,7 @@ struct fs {
 	struct coord_table rings; /* rings.c: by the group's name */
 	struct coord_list rings_used;
 	size_t rings_points;
+	uint64_t rings_built;
 	struct coord_table readers; /* dirs.c: the snapshots that answer, by who opened them */
 	uint64_t stamp, changed[FS_CHANGED]; /* counts changes of names; each one's last, by hash */
 	uint64_t started_us;
@@ -355,6 +357,9 @@ void fs_handle_free(struct fs *, struct fs_handle *);
 struct fs_handle *fs_handle_of(const struct fuse_file_info *);
 /* A call that opens: begins it and makes the handle. NULL: answered. */
 struct fs_call *fs_handle_open(fuse_req_t, struct fs_inode *, const struct fuse_file_info *);
+/* The same for what only can be read: EACCES otherwise. */
+struct fs_call *fs_handle_open_read_only(
+	fuse_req_t, struct fs_inode *, const struct fuse_file_info *);
 /* READ of whatever kind. */
 void fs_handle_read(fuse_req_t, struct fs_handle *, size_t size, off_t off, int flags);
 /* Sets the content and answers the READ; takes content, a malloced buffer or NULL. */
@@ -479,6 +484,7 @@ struct fs_call *fs_held_create(
 void fs_held_created(struct fs_call *);
 unsigned fs_file_mode(struct fs *, struct fs_inode *);
 unsigned fs_fixed_mode(struct fs *, struct fs_inode *); /* 0555 */
+unsigned fs_read_only_mode(struct fs *, struct fs_inode *); /* 0444 */
 
 /* ---- about ---- */
 char *fs_metrics_text(struct fs *); /* malloced; NULL: out of memory */

@@ -321,8 +321,10 @@ static bool stream_receive(struct stream *self)
 		deliver(self, data, (size_t)n);
 	} else if (n == 0) {
 		stream_break(self, self->state == HANDSHAKE ? -EPROTO : -EHOSTDOWN,
-			self->state == HANDSHAKE ? "closed during the TLS handshake"
-						 : "closed by the server");
+			self->state == HANDSHAKE
+				? "closed during the TLS handshake: is that a port "
+				  "for TLS?"
+				: "closed by the server");
 	} else if (errno == EAGAIN || errno == EWOULDBLOCK) {
 		return false;
 	} else {
@@ -424,7 +426,8 @@ static void on_time(struct coord_timer *timer)
 		self->at++;
 		try_next(self);
 	} else {
-		stream_break(self, -ETIMEDOUT, "no answer in the TLS handshake");
+		stream_break(self, -ETIMEDOUT,
+			"no answer in the TLS handshake: is that a port for TLS?");
 	}
 	stream_leave(self);
 }

@@ -9,6 +9,7 @@
 #include <arpa/inet.h>
 #include <limits.h>
 #include <openssl/err.h>
+#include <openssl/pem.h>
 #include <openssl/x509v3.h>
 #include <stdio.h>
 
@@ -22,20 +23,59 @@ static const char *ssl_reason(void)
 	unsigned long code = ERR_get_error();
 	const char *reason = code ? ERR_reason_error_string(code) : NULL;
 	ERR_clear_error();
+	if (ERR_SYSTEM_ERROR(code))
+		return strerror(ERR_GET_REASON(code));
 	return reason ? reason : "unknown error";
+}
+
+static int refuse_because(const char *what, const char *file, const char *why, char **ret_error)
+{
+	ERR_clear_error();
+	if (asprintf(ret_error, "%s '%s': %s", what, file, why) < 0)
+		*ret_error = NULL;
+	return -EINVAL;
+}
+
+/* What is looked for is not in the file at all. */
+static bool has_none(void)
+{
+	unsigned long code = ERR_peek_error();
+	int reason = ERR_GET_REASON(code);
+	return !ERR_SYSTEM_ERROR(code) &&
+	       (reason == ERR_R_UNSUPPORTED ||
+		       (ERR_GET_LIB(code) == ERR_LIB_PEM && reason == PEM_R_NO_START_LINE));
 }
 
 static int refuse_file(const char *what, const char *file, char **ret_error)
 {
-	if (asprintf(ret_error, "%s '%s': %s", what, file, ssl_reason()) < 0)
-		*ret_error = NULL;
-	return -EINVAL;
+	char none[64];
+	snprintf(none, sizeof(none), "has no %s", what);
+	return refuse_because(what, file, has_none() ? none : ssl_reason(), ret_error);
 }
 
 /* A key with a passphrase must not make the daemon ask at a terminal. */
 static int no_passphrase(char *data, int size, int writing, void *user)
 {
+	bool *wanted = user;
+	*wanted = true;
 	return 0;
+}
+
+static int load_key(SSL_CTX *context, const char *file, char **ret_error)
+{
+	bool wanted = false;
+	SSL_CTX_set_default_passwd_cb(context, no_passphrase);
+	SSL_CTX_set_default_passwd_cb_userdata(context, &wanted);
+	int r = SSL_CTX_use_PrivateKey_file(context, file, SSL_FILETYPE_PEM);
+	SSL_CTX_set_default_passwd_cb_userdata(context, NULL);
+	SSL_CTX_set_default_passwd_cb(context, NULL);
+	if (r == 1)
+		return 0;
+	if (wanted)
+		return refuse_because("private key", file,
+			"has a passphrase, and nobody to be asked for it: use one without",
+			ret_error);
+	return refuse_file("private key", file, ret_error);
 }
 
 static int load_files(SSL_CTX *context, const char *ca_file, const char *cert_file,
@@ -50,8 +90,9 @@ static int load_files(SSL_CTX *context, const char *ca_file, const char *cert_fi
 	/* As in Python the key may stand in the file of the certificate. */
 	if (!key_file)
 		key_file = cert_file;
-	if (key_file && SSL_CTX_use_PrivateKey_file(context, key_file, SSL_FILETYPE_PEM) != 1)
-		return refuse_file("private key", key_file, ret_error);
+	int r = key_file ? load_key(context, key_file, ret_error) : 0;
+	if (r)
+		return r;
 	if (cert_file && SSL_CTX_check_private_key(context) != 1)
 		return refuse_file("private key", key_file, ret_error);
 	return 0;
@@ -75,7 +116,6 @@ int stream_tls_new(const char *ca_file, const char *cert_file, const char *key_f
 	SSL_CTX_set_mode(
 		self->context, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
 	SSL_CTX_set_verify(self->context, SSL_VERIFY_PEER, NULL);
-	SSL_CTX_set_default_passwd_cb(self->context, no_passphrase);
 	int r = load_files(self->context, ca_file, cert_file, key_file, ret_error);
 	if (r < 0) {
 		stream_tls_free(self);
@@ -151,7 +191,11 @@ static int tls_failure(struct tls *self, int result, char ret_text[TLS_TEXT_MAX]
 			X509_verify_cert_error_string(verify));
 		return -EACCES;
 	}
-	snprintf(ret_text, TLS_TEXT_MAX, "TLS failed: %s", ssl_reason());
+	unsigned long code = ERR_peek_error();
+	bool plain = ERR_GET_LIB(code) == ERR_LIB_SSL &&
+		     ERR_GET_REASON(code) == SSL_R_WRONG_VERSION_NUMBER;
+	snprintf(ret_text, TLS_TEXT_MAX, "TLS failed: %s%s", ssl_reason(),
+		plain ? ": is that a port for TLS?" : "");
 	return -EPROTO;
 }
 
@@ -163,7 +207,8 @@ int tls_handshake(struct tls *self, char ret_text[TLS_TEXT_MAX])
 		return 1;
 	r = tls_failure(self, r, ret_text);
 	if (r == -EPIPE) {
-		snprintf(ret_text, TLS_TEXT_MAX, "closed during the TLS handshake");
+		snprintf(ret_text, TLS_TEXT_MAX,
+			"closed during the TLS handshake: is that a port for TLS?");
 		r = -EPROTO;
 	}
 	return r;

@@ -25,7 +25,9 @@ static int refuse(struct file_op *f, int r, const char *format, ...)
 {
 	va_list args;
 	va_start(args, format);
-	vsnprintf(f->op->error, sizeof(f->op->error), format, args);
+	char text[160];
+	vsnprintf(text, sizeof(text), format, args);
+	coord_op_explain(f->op, "%s", text);
 	va_end(args);
 	return r;
 }

@@ -111,7 +111,7 @@ static void login_refused(struct redis_conn *self, const redisReply *reply)
 	if (!tells_password(reply, self->endpoint.password))
 		redis_printable(reply->str, reply->len, what, sizeof(what));
 	if (redis_error_is(reply, "WRONGPASS") || strstr(reply->str, "invalid password"))
-		redis_conn_break(self, -EACCES, "wrong user or password");
+		redis_conn_break(self, -EACCES, "wrong user or password (%s)", what);
 	else if (redis_error_is(reply, "ERR"))
 		redis_conn_break(self, -EACCES, "AUTH refused: %s", what);
 	else
@@ -174,8 +174,10 @@ static void on_broken(void *user, int status, const char *text)
 {
 	struct redis_conn *self = user;
 	char all[REDIS_TEXT_MAX];
-	snprintf(all, sizeof(all), "%s%s", text,
-		is_mute(self) ? " before it answered: is it a redis server?" : "");
+	const char *hint = is_mute(self) ? " before it answered: is it a redis server? With TLS "
+					   "(ssl=true)?"
+					 : "";
+	snprintf(all, sizeof(all), "%s%s", text, hint);
 	conn_break_text(self, status, all);
 }
 
@@ -190,7 +192,9 @@ static void conn_connect(struct redis_conn *self, const struct addrinfo *list)
 		.addresses = list,
 		.tls = self->endpoint.tls,
 		.server_name = self->host,
-		.connect_ms = self->endpoint.connect_ms,
+		/* With TLS the stream ends first, because it knows what it waits for. */
+		.connect_ms = self->endpoint.connect_ms -
+			      (self->endpoint.tls ? self->endpoint.connect_ms / 16 : 0),
 		.timeout_ms = self->endpoint.timeout_ms,
 		.keepalive = self->endpoint.keepalive,
 	};

@@ -25,6 +25,8 @@ struct redis_conn_hooks {
 	void (*message)(void *user, const redisReply *message);
 	/* A command was answered with an error that says the server is no good any more. */
 	void (*doubtful)(void *user, int status, const char *text);
+	/* The server did not know a script, which was sent again, behind all that was sent meanwhile. */
+	void (*forgotten)(void *user);
 };
 
 /* Strings and address are copied, but for user and password, which must live as long as the connection. */
@@ -54,15 +56,20 @@ int redis_conn_send(struct redis_conn *, struct redis_cmd *, int argc, const cha
 	const size_t *lens);
 /* The same for words without NUL; ends with a NULL. */
 int redis_conn_words(struct redis_conn *, struct redis_cmd *, ...) __attribute__((sentinel));
+/* whole: its body is sent and not its SHA1. */
 int redis_conn_script(struct redis_conn *, struct redis_cmd *, const struct redis_script *,
-	int nkeys, int argc, const char *const *argv, const size_t *lens);
+	bool whole, int nkeys, int argc, const char *const *argv, const size_t *lens);
 /* Closes and frees. The commands in flight get their status and sent, and are appended to failed. */
 void redis_conn_close(struct redis_conn *, int status, struct coord_list *failed);
 
 /* reply.c: does an error reply begin with this word? False for any other reply. */
 bool redis_error_is(const redisReply *, const char *word);
+/* The same, or did a command in a script fail with such a reply? */
+bool redis_error_has(const redisReply *, const char *word);
 /* A string without control characters, cut to what fits; for logs and texts. */
 void redis_printable(const char *text, size_t len, char *ret, size_t size);
+/* An error in its words, for logs and texts, without what servers add about the script that met it. */
+void redis_words(const redisReply *, char *ret, size_t size);
 /* The value of "name:" in the text of an INFO, up to the end of its line. Empty: there is none. */
 struct coord_bytes redis_info(const redisReply *, const char *name);
 /* 70015 for "7.0.15"; 0 if it is no version. */

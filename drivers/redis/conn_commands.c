@@ -135,7 +135,7 @@ static int send_script(struct redis_conn *self, struct redis_cmd *cmd, bool whol
 }
 
 int redis_conn_script(struct redis_conn *self, struct redis_cmd *cmd,
-	const struct redis_script *script, int nkeys, int argc, const char *const *argv,
+	const struct redis_script *script, bool whole, int nkeys, int argc, const char *const *argv,
 	const size_t *lens)
 {
 	char count[12];
@@ -149,8 +149,8 @@ int redis_conn_script(struct redis_conn *self, struct redis_cmd *cmd,
 	cmd->tail_len = tail.len;
 	cmd->tail_args = argc + 1;
 	if (r == 0)
-		r = send_script(self, cmd, false);
-	if (r < 0)
+		r = send_script(self, cmd, whole);
+	if (r < 0 || whole)
 		cmd_drop_script(cmd);
 	return r;
 }
@@ -196,6 +196,8 @@ static bool finish_script(struct redis_conn *self, struct redis_cmd *cmd, const 
 	if (redis_error_is(reply, "NOSCRIPT") && self->state == CONN_OPEN) {
 		int r = send_script(self, cmd, true);
 		cmd_drop_script(cmd);
+		if (self->hooks->forgotten)
+			self->hooks->forgotten(self->user);
 		return r < 0;
 	}
 	cmd_drop_script(cmd);
@@ -205,8 +207,8 @@ static bool finish_script(struct redis_conn *self, struct redis_cmd *cmd, const 
 /* Errors after which the rest of the link is no good either. */
 static bool is_doubtful(const redisReply *reply)
 {
-	return redis_error_is(reply, "READONLY") || redis_error_is(reply, "NOAUTH") ||
-	       redis_error_is(reply, "MASTERDOWN");
+	return redis_error_has(reply, "READONLY") || redis_error_has(reply, "NOAUTH") ||
+	       redis_error_has(reply, "MASTERDOWN");
 }
 
 static void answer(struct redis_conn *self, const redisReply *reply)
@@ -235,12 +237,21 @@ static bool is_message(const redisReply *reply)
 	       strcmp(reply->element[0]->str, "message") == 0;
 }
 
+/* Said to whoever connects, and so before the answer to anything. */
+static bool is_full(const struct redis_conn *self, const redisReply *reply)
+{
+	return !self->spoke && reply->type == REDIS_REPLY_ERROR &&
+	       strcmp(reply->str, "ERR max number of clients reached") == 0;
+}
+
 static void conn_reply(struct redis_conn *self, const redisReply *reply)
 {
-	self->spoke = true;
 	self->pending = self->checked = 0;
 	if (self->hooks->message && is_message(reply)) {
 		self->hooks->message(self->user, reply);
+	} else if (is_full(self, reply)) {
+		redis_conn_break(
+			self, -EHOSTDOWN, "%s (a mount needs up to three connections)", reply->str);
 	} else if (self->first < self->written) {
 		answer(self, reply);
 	} else if (reply->type == REDIS_REPLY_ERROR) {
@@ -251,6 +262,7 @@ static void conn_reply(struct redis_conn *self, const redisReply *reply)
 	} else {
 		redis_conn_break(self, -EPROTO, "an answer that nobody asked for");
 	}
+	self->spoke = true;
 }
 
 static bool conn_alive(const struct redis_conn *self)
@@ -266,8 +278,9 @@ static void break_garbage(struct redis_conn *self)
 		redis_conn_break(self, -EPROTO, "an answer is too large");
 	else if (self->spoke)
 		redis_conn_break(self, -EPROTO, "garbage in an answer (%s)", what);
-	else
-		redis_conn_break(self, -EPROTO, "not a redis server (%s)", what);
+	else /* An alert of TLS begins so. */
+		redis_conn_break(self, -EPROTO, "not a redis server (%s)%s", what,
+			strstr(what, "\"\\x15\"") ? ": is it one with TLS (ssl=true)?" : "");
 }
 
 void redis_conn_received(struct redis_conn *self, const char *data, size_t len)

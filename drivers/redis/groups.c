@@ -76,20 +76,20 @@ void redis_group_delete(struct coord_session *session, struct coord_op *op)
 	redis_arg(&args, op->key.name);
 	redis_arg(&args, prefix(call, REDIS_KEY_BEAT));
 	redis_arg(&args, prefix(call, REDIS_KEY_SESSION));
+	redis_arg(&args, prefix(call, REDIS_KEY_BEATERS));
 	group_run(call, REDIS_TRACKED, REDIS_SCRIPT_GROUP_DELETE, &args);
 }
 
 static int list_answer(struct redis_call *call, const redisReply *reply, int r)
 {
 	struct coord_op *op = call->op;
-	if (!reply)
+	if (!reply || r)
 		return r;
-	if (reply->type == REDIS_REPLY_ERROR)
-		return redis_errno(reply);
-	if (reply->type != REDIS_REPLY_ARRAY)
+	const redisReply *names = reply->elements == 2 ? reply->element[1] : NULL;
+	if (!names || names->type != REDIS_REPLY_ARRAY)
 		return -EIO;
-	for (size_t i = 0; i < reply->elements; i++) {
-		struct coord_bytes name = redis_bytes(reply, i);
+	for (size_t i = 0; i < names->elements; i++) {
+		struct coord_bytes name = redis_bytes(names, i);
 		if (redis_name_check(COORD_GROUP, name) < 0)
 			continue;
 		struct coord_row *row = coord_op_row(op);
@@ -103,13 +103,8 @@ void redis_group_list(struct coord_session *session, struct coord_op *op)
 {
 	struct redis_args args = {0};
 	struct redis_call *call = redis_call_of(coord_session_data(session), op, list_answer);
-	redis_arg_text(&args, "SMEMBERS");
-	redis_arg(&args, prefix(call, REDIS_KEY_GROUPS));
-	if (!args.bad) {
-		redis_call_send(call, REDIS_PLAIN, &args);
-		return;
-	}
-	redis_call_end(call, -ENOMEM);
+	redis_arg_key(&args, prefix(call, REDIS_KEY_GROUPS));
+	group_run(call, REDIS_PLAIN, REDIS_SCRIPT_GROUP_LIST, &args);
 }
 
 /* ---- Reading one ---- */
@@ -236,6 +231,7 @@ void redis_group_read(struct coord_session *session, struct coord_op *op)
 	redis_arg(&args, leader->record);
 	redis_arg(&args, prefix(call, REDIS_KEY_BEAT));
 	redis_arg(&args, prefix(call, REDIS_KEY_SESSION));
+	redis_arg(&args, prefix(call, REDIS_KEY_BEATERS));
 	redis_arg_text(&args, op->flags & COORD_OP_WITH_DATA ? "d" : "");
 	redis_arg_text(&args, rs->config->read_only ? "" : "w");
 	group_run(call, REDIS_TRACKED, REDIS_SCRIPT_GROUP_READ, &args);
@@ -247,11 +243,11 @@ static void look_reply(
 	struct redis_cmd *cmd, int status, enum coord_sent sent, const redisReply *reply)
 {
 	(void)sent;
-	(void)reply;
 	struct redis_item *item = coord_container(cmd, struct redis_item, cmd);
-	if (!status)
+	enum redis_landing landing = redis_landing(item->rs, status, reply);
+	if (landing == REDIS_READ || (!status && redis_errno(reply) != -EHOSTDOWN))
 		redis_item_seen(item, item->print + 1);
-	redis_item_landed(item, !status);
+	redis_item_landed(item, landing);
 }
 
 void redis_group_look(struct redis_item *item)
@@ -281,7 +277,7 @@ static void death_reply(
 		next = left > DEATH_MIN_MS ? (uint64_t)left + 1 : DEATH_MIN_MS;
 	if (item->watched)
 		coord_timer_start(rs->loop, &item->death, coord_now_ms(rs->loop) + next);
-	redis_item_landed(item, item->armed);
+	redis_item_landed(item, REDIS_APART);
 }
 
 void redis_group_death(struct coord_timer *timer)
@@ -290,6 +286,7 @@ void redis_group_death(struct coord_timer *timer)
 	struct redis_session *rs = item->rs;
 	struct redis_args args = {0};
 	char owners[REDIS_KEY_MAX], beats[REDIS_KEY_MAX], sessions[REDIS_KEY_MAX];
+	char beaters[REDIS_KEY_MAX];
 	const struct coord_bytes none = {"", 0};
 	/* What flies uses the item's command. */
 	if (item->flying || !redis_link_is_up(rs->link)) {
@@ -303,6 +300,8 @@ void redis_group_death(struct coord_timer *timer)
 		(struct coord_bytes){beats, redis_key(&rs->keys, REDIS_KEY_BEAT, none, beats)});
 	redis_arg(&args, (struct coord_bytes){sessions,
 				 redis_key(&rs->keys, REDIS_KEY_SESSION, none, sessions)});
+	redis_arg(&args, (struct coord_bytes){
+				 beaters, redis_key(&rs->keys, REDIS_KEY_BEATERS, none, beaters)});
 	item->cmd = (struct redis_cmd){.fn = death_reply};
 	redis_item_flies(item);
 	redis_run(rs, REDIS_PLAIN, &item->cmd, REDIS_SCRIPT_GROUP_LOOK, &args);

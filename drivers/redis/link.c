@@ -53,8 +53,8 @@ void redis_link_break(struct redis_link *self, int status, const char *text)
 	close_lanes(self, status == -ETIMEDOUT ? -ETIMEDOUT : -EHOSTDOWN);
 	coord_timer_stop(self->loop, &self->timer);
 	coord_loop_defer(self->loop, &self->task);
-	/* An attempt that fails as the last one did is not told again. */
-	if (was_up || strcmp(self->logged, self->text) != 0)
+	/* An attempt that fails as the last one did is not told again; of one to open, who opens tells. */
+	if (was_up || (self->settled && strcmp(self->logged, self->text) != 0))
 		coord_log(LOG_WARNING, "redis: %s", self->text);
 	snprintf(self->logged, sizeof(self->logged), "%s", self->text);
 }
@@ -102,6 +102,7 @@ void redis_link_opened(struct redis_link *self)
 {
 	assert(self->state == LINK_OPENING);
 	self->state = LINK_UP;
+	self->settled = true;
 	self->up_ms = coord_now_ms(self->loop);
 	self->attempts++; /* until it proves stable */
 	self->sentinel_stale = false;
@@ -255,7 +256,8 @@ void redis_script(struct redis_link *self, enum redis_lane lane, struct redis_cm
 	cmd->link = self;
 	int r = -EHOSTDOWN;
 	if (self->state == LINK_UP)
-		r = redis_conn_script(conn, cmd, script, nkeys, argc, argv, lens);
+		r = redis_conn_script(conn, cmd, script, self->loads_left > 0 || self->unloaded,
+			nkeys, argc, argv, lens);
 	if (r < 0)
 		fail_later(self, cmd, r);
 	else
@@ -316,7 +318,7 @@ void redis_link_open(struct redis_link *self)
 {
 	assert(self->state == LINK_CLOSED);
 	self->attempts = 0;
-	self->sentinel_stale = false;
+	self->sentinel_stale = self->settled = false;
 	self->state = LINK_DOWN;
 	coord_timer_start(self->loop, &self->timer, coord_now_ms(self->loop));
 }

@@ -283,6 +283,7 @@ static void load_reply(
 	struct redis_cmd *cmd, int status, enum coord_sent sent, const redisReply *reply)
 {
 	/* If it may not be loaded, EVAL may still be allowed. */
+	cmd->link->unloaded = cmd->link->unloaded || reply->type != REDIS_REPLY_STRING;
 	cmd->link->loads_left--;
 	all_done(cmd->link);
 }
@@ -298,18 +299,28 @@ static int send_tracking(struct redis_link *link)
 		"ON", "REDIRECT", id, "NOLOOP", NULL);
 }
 
-static void set_up_commands(struct redis_link *link)
+static int send_loads(struct redis_lane_state *lane)
 {
-	struct redis_lane_state *lane = &link->lanes[LANE_TRACKED];
-	begin_steps(lane, all_done);
+	struct redis_link *link = lane->link;
+	int r = 0;
 	link->loads_left = 0;
-	int r = send_tracking(link);
+	link->unloaded = false;
 	for (size_t i = 0; r == 0 && i < link->scripts_len; i++) {
 		link->loads[i] = (struct redis_cmd){.fn = load_reply, .link = link};
 		r = redis_conn_words(
 			lane->conn, &link->loads[i], "SCRIPT", "LOAD", link->scripts[i].body, NULL);
 		link->loads_left++;
 	}
+	return r;
+}
+
+static void set_up_commands(struct redis_link *link)
+{
+	struct redis_lane_state *lane = &link->lanes[LANE_TRACKED];
+	begin_steps(lane, all_done);
+	int r = send_tracking(link);
+	if (r == 0)
+		r = send_loads(lane);
 	check_sent(link, r);
 	if (lane->steps_left == 0 && link->loads_left == 0)
 		all_done(link);
@@ -439,8 +450,19 @@ static void on_doubtful(void *user, int status, const char *text)
 	redis_link_break(lane->link, status, text);
 }
 
-static const struct redis_conn_hooks command_hooks = {
-	.opened = on_opened, .broken = on_broken, .doubtful = on_doubtful};
+/* Where a script is sent again, those behind it overtake it. Until all are known again they go with their
+ * bodies, so that it ends with what is on its way now. */
+static void on_forgotten(void *user)
+{
+	struct redis_lane_state *lane = user;
+	if (lane->link->state == LINK_UP && lane->link->loads_left == 0 && !lane->link->unloaded)
+		check_sent(lane->link, send_loads(lane));
+}
+
+static const struct redis_conn_hooks command_hooks = {.opened = on_opened,
+	.broken = on_broken,
+	.doubtful = on_doubtful,
+	.forgotten = on_forgotten};
 static const struct redis_conn_hooks notice_hooks = {
 	.opened = on_opened, .broken = on_broken, .message = on_message};
 

@@ -45,11 +45,13 @@ struct redis_link {
 	size_t scripts_len;
 	struct redis_cmd *loads; /* one for each script */
 	size_t loads_left;
+	bool unloaded; /* the server did not take one of them */
 	struct coord_list failed; /* commands to be answered by the task */
 	struct coord_task task;
 	struct coord_timer timer; /* down: try again; up: signs of life */
 	unsigned attempts; /* failed ones in a row */
 	uint64_t up_ms; /* since when */
+	bool settled; /* it was up since it was opened */
 	bool report; /* a `down` is owed */
 	int status;
 	char text[REDIS_TEXT_MAX];

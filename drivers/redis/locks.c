@@ -409,7 +409,7 @@ void redis_unlock_args(struct redis_session *rs, const struct redis_item *item, 
 	redis_arg(args, item->sharers);
 	redis_arg_text(args, rs->id);
 	redis_arg_number(args, redis_link_tracks(rs->link) ? REDIS_TURN_MS : REDIS_TURN_POLL_MS);
-	redis_arg_text(args, item->watched ? "w" : "");
+	redis_arg_text(args, item->watched || !coord_list_empty(&item->holds) ? "w" : "");
 }
 
 static int unlock_answer(struct redis_call *call, const redisReply *reply, int r)

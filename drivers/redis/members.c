@@ -78,7 +78,7 @@ void redis_beats_adopted_done(struct redis_session *rs)
 
 void redis_beats_done(struct redis_session *rs)
 {
-	for (struct coord_node *node; (node = coord_table_next(&rs->beats, NULL));)
+	for (struct coord_node *node; (node = coord_table_first(&rs->beats));)
 		beat_free(rs, (struct redis_beat *)node);
 	coord_table_done(&rs->beats);
 }
@@ -206,6 +206,7 @@ void redis_member_join(struct coord_session *session, struct coord_op *op)
 	redis_arg(&args, key(call, REDIS_KEY_CLAIM, coord_bytes_of(rs->config->member)));
 	redis_arg_text(&args, op->flags & COORD_OP_REPLACE_STALE ? "r" : "");
 	redis_arg_text(&args, rs->config->member);
+	redis_arg(&args, key(call, REDIS_KEY_BEATERS, COORD_BYTES("")));
 	if (args.bad) {
 		redis_hold_end(rs, hold);
 		refuse(call, -ENOMEM);
@@ -338,6 +339,7 @@ void redis_member_get(struct coord_session *session, struct coord_op *op)
 	redis_arg(&args, op->member);
 	redis_arg(&args, key(call, REDIS_KEY_BEAT, COORD_BYTES("")));
 	redis_arg(&args, key(call, REDIS_KEY_SESSION, COORD_BYTES("")));
+	redis_arg(&args, key(call, REDIS_KEY_BEATERS, COORD_BYTES("")));
 	if (args.bad) {
 		refuse(call, -ENOMEM);
 		return;

@@ -243,6 +243,14 @@ static int read_security(
 	options->ssl_ca_certs = coord_config_string(config, "ssl_ca_certs");
 	options->sentinel_user = coord_config_string(config, "sentinel_username");
 	options->sentinel_password = coord_config_string(config, "sentinel_password");
+	const char *file = options->ssl_certfile   ? "ssl_certfile"
+			   : options->ssl_ca_certs ? "ssl_ca_certs"
+						   : NULL;
+	if (file && !options->ssl && !(options->sentinel && options->sentinel_ssl))
+		return refuse(ret_error,
+			"option '%s': without ssl=true (for sentinels: sentinel_ssl=true) the "
+			"connection would be in the clear",
+			file);
 	if (options->ssl_keyfile && !options->ssl_certfile)
 		return refuse(ret_error, "option 'ssl_keyfile': without 'ssl_certfile'");
 	return 0;

@@ -13,7 +13,7 @@
 #include <stdio.h>
 #include <syslog.h>
 
-enum { TELL_BAD_MS = 1000 };
+enum { TELL_BAD_MS = 1000, TELL_REFUSED_MS = 60000 };
 
 /* ---- Answers ---- */
 
@@ -138,19 +138,19 @@ void redis_call_item(struct redis_call *call, struct redis_item *item)
 	redis_item_flies(item);
 }
 
-static void call_end(struct redis_call *call, int status, bool ok)
+static void call_end(struct redis_call *call, int status, enum redis_landing landing)
 {
 	struct redis_item *item = call->item, *leader = call->leader;
 	coord_op_fail(call->op, status);
 	if (item)
-		redis_item_landed(item, ok);
+		redis_item_landed(item, landing);
 	if (leader)
-		redis_item_landed(leader, ok);
+		redis_item_landed(leader, landing);
 }
 
 void redis_call_end(struct redis_call *call, int status)
 {
-	call_end(call, status, false);
+	call_end(call, status, REDIS_APART);
 }
 
 /* The code of a script's answer; other commands have none. */
@@ -187,6 +187,20 @@ static void tell_bad(struct redis_call *call, const redisReply *reply)
 	coord_log(LOG_WARNING, "redis: the key %s holds no token", name);
 }
 
+/* Rights that were taken away. The first is told, and again after a time. */
+static void tell_refused(struct redis_session *rs, bool renewal, const redisReply *reply)
+{
+	char why[160];
+	uint64_t now = coord_now_ms(rs->loop);
+	uint64_t *told = &rs->told_refused_ms[renewal];
+	if (*told && now < *told + TELL_REFUSED_MS)
+		return;
+	*told = now;
+	redis_words(reply, why, sizeof(why));
+	coord_log(LOG_ERR, "redis: %s: the server refuses %s: %s", redis_link_peer(rs->link),
+		renewal ? "to renew what is held" : "a request", why);
+}
+
 static void call_reply(
 	struct redis_cmd *cmd, int status, enum coord_sent sent, const redisReply *reply)
 {
@@ -197,9 +211,11 @@ static void call_reply(
 	int r = status ? redis_status(status) : reply_status(reply);
 	if (r == -EBADMSG)
 		tell_bad(call, reply);
+	if (r == -EACCES && !call->rs->opening)
+		tell_refused(call->rs, false, reply);
 	r = call->answer(call, status ? NULL : reply, r);
 	if (r != REDIS_MORE)
-		call_end(call, r, !status && reply->type != REDIS_REPLY_ERROR);
+		call_end(call, r, redis_landing(call->rs, status, reply));
 }
 
 void redis_run(struct redis_session *rs, enum redis_lane lane, struct redis_cmd *cmd,
@@ -231,8 +247,7 @@ static void open_end(struct redis_session *rs, int status)
 	struct coord_op *op = rs->opening;
 	rs->opening = NULL;
 	if (status && status != -EEXIST)
-		snprintf(op->error, sizeof(op->error), "%s",
-			rs->down_text[0] ? rs->down_text : strerror(-status));
+		coord_op_explain(op, "%s", rs->down_text[0] ? rs->down_text : strerror(-status));
 	if (status) {
 		redis_link_close(rs->link);
 	} else {
@@ -277,6 +292,16 @@ static void junk_replaced(const struct redis_session *rs, const redisReply *repl
 		LOG_WARNING, "redis: the key %s held nothing that a mount writes: replaced", text);
 }
 
+/* The server's words about why not. */
+static void open_words(struct redis_session *rs, const redisReply *reply)
+{
+	char words[160];
+	if (!reply || reply->type != REDIS_REPLY_ERROR)
+		return;
+	redis_words(reply, words, sizeof(words));
+	snprintf(rs->down_text, sizeof(rs->down_text), "%s: %s", redis_link_peer(rs->link), words);
+}
+
 static int open_answer(struct redis_call *call, const redisReply *reply, int r)
 {
 	struct redis_session *rs = call->rs;
@@ -284,8 +309,7 @@ static int open_answer(struct redis_call *call, const redisReply *reply, int r)
 		return r;
 	if (reply && r == -EEXIST)
 		r = open_refused(rs, call->op, reply);
-	if (reply && reply->type == REDIS_REPLY_ERROR)
-		snprintf(rs->down_text, sizeof(rs->down_text), "redis: %s", reply->str);
+	open_words(rs, reply);
 	if (reply && r == 0)
 		junk_replaced(rs, reply);
 	open_end(rs, r);
@@ -293,11 +317,10 @@ static int open_answer(struct redis_call *call, const redisReply *reply, int r)
 }
 
 /* The keys of the claim and of the session. */
-static void claim_args(struct redis_session *rs, struct coord_op *op, struct redis_args *args)
+static void claim_args(const struct redis_session *rs, struct redis_args *args)
 {
-	struct coord_bytes member = coord_bytes_of(rs->config->member);
-	redis_arg(args, redis_op_key(rs, op, REDIS_KEY_CLAIM, member));
-	redis_arg(args, redis_op_key(rs, op, REDIS_KEY_SESSION, coord_bytes_of(rs->id)));
+	redis_arg(args, rs->claim);
+	redis_arg(args, rs->own);
 	redis_arg_text(args, rs->id);
 }
 
@@ -308,7 +331,7 @@ static void open_claim(struct redis_session *rs)
 	char identity[COORD_IDENTITY_MAX];
 	struct redis_call *call = redis_call_of(rs, op, open_answer);
 	size_t len = coord_identity_format(&rs->config->identity, identity);
-	claim_args(rs, op, &args);
+	claim_args(rs, &args);
 	redis_arg(&args, (struct coord_bytes){identity, len});
 	redis_arg_number(&args, rs->ttl_ms);
 	redis_arg_text(&args, rs->config->member);
@@ -320,13 +343,66 @@ static void open_claim(struct redis_session *rs)
 		redis_call_run(call, REDIS_TRACKED, REDIS_SCRIPT_OPEN, &args);
 }
 
+static int rights_answer(struct redis_call *call, const redisReply *reply, int r)
+{
+	struct redis_session *rs = call->rs;
+	if (rs->opening != call->op)
+		return r;
+	struct coord_bytes commands = reply ? redis_bytes(reply, 1) : (struct coord_bytes){0};
+	struct coord_bytes keys = reply ? redis_bytes(reply, 2) : (struct coord_bytes){0};
+	open_words(rs, reply);
+	if (r == 0 && commands.len + keys.len) {
+		char text[2][160];
+		redis_printable(commands.data, commands.len, text[0], sizeof(text[0]));
+		redis_printable(keys.data, keys.len, text[1], sizeof(text[1]));
+		snprintf(rs->down_text, sizeof(rs->down_text),
+			"%s: the user has too few permissions: it may not %s%s%s%s",
+			redis_link_peer(rs->link), commands.len ? "run " : "", text[0],
+			commands.len && keys.len ? ", nor " : "", keys.len ? "use " : "");
+		size_t len = strlen(rs->down_text);
+		snprintf(rs->down_text + len, sizeof(rs->down_text) - len, "%s", text[1]);
+		r = -EACCES;
+	}
+	if (r)
+		open_end(rs, r);
+	else
+		open_claim(rs);
+	return REDIS_MORE;
+}
+
+/* A script that is refused in its middle leaves half of what it does: so we ask first. */
+static void open_rights(struct redis_session *rs)
+{
+	static const char *const more[] = {"SMEMBERS", "SCAN", "EVAL"};
+	char commands[REDIS_COMMANDS_MAX][REDIS_COMMAND_LEN];
+	struct coord_op *op = rs->opening;
+	struct redis_args args = {0};
+	struct redis_call *call = redis_call_of(rs, op, rights_answer);
+	const struct coord_bytes none = COORD_BYTES("");
+	redis_arg_number(&args, 5);
+	redis_arg(&args, rs->claim);
+	redis_arg(&args, rs->own);
+	redis_arg(&args, rs->tell);
+	redis_arg(&args, redis_op_key(rs, op, REDIS_KEY_TOKEN, none));
+	redis_arg(&args, redis_op_key(rs, op, REDIS_KEY_GROUPS, none));
+	size_t n = redis_scripts_commands(commands);
+	for (size_t i = 0; i < n; i++)
+		redis_arg_text(&args, commands[i]);
+	for (size_t i = 0; i < sizeof(more) / sizeof(*more); i++)
+		redis_arg_text(&args, more[i]);
+	if (args.bad)
+		open_end(rs, -ENOMEM);
+	else
+		redis_call_run(call, REDIS_TRACKED, REDIS_SCRIPT_RIGHTS, &args);
+}
+
 static void link_up(void *user)
 {
 	struct redis_session *rs = user;
 	if (rs->closing)
 		return;
 	if (rs->opening && !rs->config->read_only) {
-		open_claim(rs);
+		open_rights(rs);
 		return;
 	}
 	if (rs->opening) {
@@ -350,6 +426,8 @@ static void link_down(void *user, int status, const char *text)
 	if (rs->closing)
 		return;
 	coord_session_event(rs->session, rs->epoch, COORD_EVENT_DISCONNECTED);
+	if (status == -EACCES)
+		coord_session_event(rs->session, rs->epoch, COORD_EVENT_REFUSED);
 }
 
 static void link_invalidated(void *user, struct coord_bytes key)
@@ -427,7 +505,7 @@ static void redis_close(struct coord_session *session, struct coord_op *op)
 	struct redis_cmd *cmds = coord_op_alloc(op, (holds_len(rs) + 1) * sizeof(*cmds));
 	struct redis_hold *hold;
 	redis_beats_adopted_done(rs);
-	claim_args(rs, op, &args);
+	claim_args(rs, &args);
 	if (!redis_link_is_up(rs->link) || !cmds || args.bad) {
 		redis_link_close(rs->link);
 		op->sent = COORD_SENT_NO;
@@ -446,6 +524,7 @@ struct part {
 	struct redis_piece piece;
 	struct redis_cmd cmd;
 	struct renewal *renewal;
+	bool decides; /* it keeps the session */
 	unsigned len;
 	char owners[REDIS_KEYS_A_SCRIPT / 2][REDIS_OWNER_LEN];
 };
@@ -459,13 +538,21 @@ struct renewal {
 	size_t sent, answered;
 	int status;
 	bool complete; /* all were sent */
+	uint32_t epoch;
 };
 
 static void renewal_end(struct renewal *renewal)
 {
 	struct coord_op *op = renewal->op;
+	struct redis_session *rs = renewal->rs;
 	if (!renewal->complete || renewal->answered < renewal->sent)
 		return;
+	bool expired = renewal->status == -ESTALE && renewal->epoch == rs->epoch;
+	if (expired)
+		coord_log(LOG_ERR,
+			"redis: %s: the claim on the member id is gone: the server was emptied, or "
+			"another mount took it over",
+			redis_link_peer(rs->link));
 	if (op) {
 		op->ttl_ms = renewal->rs->ttl_ms;
 		op->sent = renewal->how;
@@ -474,9 +561,13 @@ static void renewal_end(struct renewal *renewal)
 		coord_op_fail(op, renewal->status);
 	}
 	redis_piece_free(renewal);
+	/* Last: it ends all that is the epoch's. */
+	if (expired && !op)
+		coord_session_event(rs->session, rs->epoch, COORD_EVENT_EXPIRED);
 }
 
-/* Each of the part is alive, or gone, or has to be asked about again. */
+/* Each of the part is alive, or gone, or has to be asked about again. Of a session that is gone, of which the
+ * first part tells, no single loss is told: with a new session members are joined again. */
 static int part_told(struct part *part, const redisReply *reply)
 {
 	struct redis_session *rs = part->renewal->rs;
@@ -493,7 +584,7 @@ static int part_told(struct part *part, const redisReply *reply)
 					  : rs->options.membership_timeout_ms;
 		if (redis_integer(reply, 1 + i) == 1)
 			coord_grant_renewed(rs->session, hold->grant, part->cmd.sent_ms, ttl);
-		else if (redis_integer(reply, 1 + i) == 0)
+		else if (redis_integer(reply, 1 + i) == 0 && part->renewal->status != -ESTALE)
 			redis_hold_lost(rs, hold);
 	}
 	return 0;
@@ -507,11 +598,15 @@ static void part_reply(
 	int r = status ? redis_status(status) : redis_code_errno(reply);
 	if (!status && cmd->sent_ms < renewal->sent_ms)
 		renewal->sent_ms = cmd->sent_ms;
+	if (r == -EACCES)
+		tell_refused(renewal->rs, true, reply);
 	if (r == 0)
 		r = part_told(part, reply);
 	if (status && renewal->status == 0)
 		renewal->how = sent;
-	if (r == -ESTALE || (r && !renewal->status))
+	/* What was refused of the rest ends with its own lease. */
+	bool counts = status || part->decides || r == -EHOSTDOWN;
+	if (counts && (r == -ESTALE || (r && !renewal->status)))
 		renewal->status = r;
 	renewal->answered++;
 	redis_piece_free(part);
@@ -639,7 +734,8 @@ static void renew_claim(struct renewal *renewal)
 	struct part *part = part_new(renewal);
 	if (!part)
 		return;
-	claim_args(rs, renewal->op, &args);
+	part->decides = true;
+	claim_args(rs, &args);
 	redis_arg_number(&args, rs->ttl_ms);
 	redis_arg(&args, (struct coord_bytes){
 				 identity, coord_identity_format(&rs->config->identity, identity)});
@@ -659,6 +755,7 @@ static struct renewal *renewal_new(struct redis_session *rs, struct coord_op *op
 	if (!renewal)
 		return NULL;
 	renewal->rs = rs;
+	renewal->epoch = rs->epoch;
 	renewal->op = op;
 	renewal->sent_ms = UINT64_MAX;
 	renewal->how = COORD_SENT_ANSWERED;
@@ -698,6 +795,7 @@ static void tell_reply(
 	if (status)
 		return;
 	if (renewal) {
+		renew_claim(renewal);
 		renew_members(renewal);
 		renewal->complete = true;
 		renewal_end(renewal);
@@ -723,6 +821,19 @@ static void tell_watch(struct redis_session *rs)
 
 /* ---- The session ---- */
 
+static int make_key(const struct redis_session *rs, enum redis_key kind, struct coord_bytes name,
+	struct coord_bytes *ret)
+{
+	char key[REDIS_KEY_MAX];
+	size_t len = redis_key(&rs->keys, kind, name, key);
+	char *copy = malloc(len);
+	if (!copy)
+		return -ENOMEM;
+	memcpy(copy, key, len);
+	*ret = (struct coord_bytes){copy, len};
+	return 0;
+}
+
 static int redis_configure(
 	struct coord_session *session, const struct coord_config *config, char **ret_error)
 {
@@ -746,12 +857,11 @@ static int redis_configure(
 	r = redis_keys_init(&rs->keys, rs->options.name_space, rs->options.dialect);
 	if (r)
 		return r;
-	char tell[REDIS_KEY_MAX];
-	rs->tell.len = redis_key(&rs->keys, REDIS_KEY_TELL, coord_bytes_of(rs->id), tell);
-	rs->tell.data = malloc(rs->tell.len);
-	if (!rs->tell.data)
+	struct coord_bytes id = coord_bytes_of(rs->id), member = coord_bytes_of(config->member);
+	if (make_key(rs, REDIS_KEY_TELL, id, &rs->tell) ||
+		make_key(rs, REDIS_KEY_CLAIM, member, &rs->claim) ||
+		make_key(rs, REDIS_KEY_SESSION, id, &rs->own))
 		return -ENOMEM;
-	memcpy((char *)rs->tell.data, tell, rs->tell.len);
 	redis_scripts_prepare(rs->scripts);
 	return redis_link_new(rs->loop, &rs->options, rs->scripts, REDIS_SCRIPTS, &hooks, rs,
 		&rs->link, ret_error);
@@ -771,6 +881,8 @@ static void redis_session_free(struct coord_session *session)
 	coord_table_done(&rs->owners);
 	redis_keys_done(&rs->keys);
 	free((char *)rs->tell.data);
+	free((char *)rs->claim.data);
+	free((char *)rs->own.data);
 	redis_options_done(&rs->options);
 	rs->session = NULL;
 }

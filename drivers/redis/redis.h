@@ -48,10 +48,13 @@ struct redis_session {
 	uint32_t epoch;
 	uint64_t ttl_ms; /* the shorter of the leases */
 	struct coord_op *opening, *closing;
-	char down_text[160]; /* why it is not up */
+	char down_text[512]; /* why it is not up */
+	uint64_t told_refused_ms
+		[2]; /* and of a request, or a renewal, that is forbidden; 0: never */
 	uint64_t told_bad_ms; /* when the log was told of a key that holds something else */
 	struct coord_bytes
 		tell; /* the key that others write when they remove a member of ours; owned */
+	struct coord_bytes claim, own; /* the keys of the claim and of the session; owned */
 	struct redis_cmd tell_cmd;
 	bool tell_flies, tell_again; /* it is being read; a notice came while it was read */
 	struct coord_table items, tracked; /* by name; by key of redis */
@@ -169,6 +172,8 @@ struct redis_tracked {
  *   armed      the server tracks its keys for us and will tell once
  *   flying     commands that read its keys again are on their way: a notice meanwhile counts
  *   stale      a notice came: it is in the session's list, to be read again
+ *
+ * A command that the server refuses ends no tracking: the notice of what happens meanwhile comes as ever.
  */
 struct redis_item {
 	struct coord_node node;
@@ -191,6 +196,8 @@ struct redis_item {
 	struct redis_cmd cmd; /* looking */
 	bool looking;
 	struct coord_timer death; /* groups: when a member may be dead */
+	struct coord_timer again; /* refused: when to read it again */
+	unsigned refused; /* so many times since it was last read */
 	uint64_t print; /* of the state when it was last looked at */
 	char text[]; /* name and keys */
 };
@@ -203,9 +210,17 @@ struct redis_item *redis_item_of(
 	struct redis_session *, enum coord_kind kind, struct coord_bytes name, bool make);
 /* Frees it if nobody needs it. */
 void redis_item_put(struct redis_item *);
-/* A command that tracks its keys is sent, and was answered (ok) or not. */
+/* What became of a command that reads the keys of an item. */
+enum redis_landing {
+	REDIS_READ, /* it has read them: the server tracks them */
+	REDIS_REFUSED, /* an error: some may have been read, or written; they are read again soon */
+	REDIS_APART, /* it was never sent, or says nothing about tracking */
+	REDIS_GONE, /* the connection is gone, and with it what was tracked */
+};
 void redis_item_flies(struct redis_item *);
-void redis_item_landed(struct redis_item *, bool ok);
+void redis_item_landed(struct redis_item *, enum redis_landing);
+/* What an answer means for the item, whose link may have gone with it. */
+enum redis_landing redis_landing(const struct redis_session *, int status, const redisReply *reply);
 void redis_item_watch(struct redis_item *, enum coord_kind);
 /* It was read, and is now so: who watches it is told if that is new. */
 void redis_item_seen(struct redis_item *, uint64_t print);

@@ -55,11 +55,16 @@ static int word_status(const char *text)
 
 /* Servers before 7 wrap what a command in a script said: "ERR Error running script (...): @user_script:1:
  * -READONLY You can't write ...". */
+static const char *next_wrapped(const char *at)
+{
+	at = strchr(at, ' ');
+	return at ? at + strspn(at, " -") : NULL;
+}
+
 static int wrapped_status(const char *text)
 {
 	const char *at = strstr(text, "@user_script:");
-	for (; at && (at = strchr(at, ' '));) {
-		at += strspn(at, " -");
+	while (at && (at = next_wrapped(at))) {
 		int status = word_status(at);
 		if (status)
 			return status;
@@ -72,12 +77,28 @@ bool redis_error_is(const redisReply *reply, const char *word)
 	return reply->type == REDIS_REPLY_ERROR && begins_with(reply->str, word);
 }
 
+bool redis_error_has(const redisReply *reply, const char *word)
+{
+	if (redis_error_is(reply, word))
+		return true;
+	if (reply->type != REDIS_REPLY_ERROR || strncmp(reply->str, "ERR Error running script", 24))
+		return false;
+	const char *at = strstr(reply->str, "@user_script:");
+	while (at && (at = next_wrapped(at)))
+		if (begins_with(at, word))
+			return true;
+	return false;
+}
+
 int redis_errno(const redisReply *reply)
 {
 	if (reply->type != REDIS_REPLY_ERROR)
 		return 0;
 	int status = word_status(reply->str);
 	if (!status && begins_with(reply->str, "ERR")) {
+		/* Of a command in a script; NOPERM since 7.2. */
+		if (strstr(reply->str, "The user executing the script can't "))
+			return -EACCES;
 		if (strncmp(reply->str, "ERR unknown command", 19) == 0)
 			return -EOPNOTSUPP;
 		if (strncmp(reply->str, "ERR max number of clients", 25) == 0)
@@ -94,6 +115,15 @@ void redis_printable(const char *text, size_t len, char *ret, size_t size)
 	for (; n < len && n + 1 < size && text[n]; n++)
 		ret[n] = isprint((unsigned char)text[n]) ? text[n] : '?';
 	ret[n] = '\0';
+}
+
+void redis_words(const redisReply *reply, char *ret, size_t size)
+{
+	const char *end = strstr(reply->str, " script: ");
+	size_t len = end ? (size_t)(end - reply->str) : (size_t)reply->len;
+	while (len && (reply->str[len - 1] == ',' || reply->str[len - 1] == '.'))
+		len--;
+	redis_printable(reply->str, len, ret, size);
 }
 
 struct coord_bytes redis_info(const redisReply *reply, const char *name)

@@ -24,6 +24,9 @@
  */
 #include "drivers/redis/scripts.h"
 
+#include <assert.h>
+#include <stdio.h>
+
 #include "coord/driver.h"
 
 /* Scripts that read the clock and write are replicated by their effects; before redis 5 one has to ask. */
@@ -40,8 +43,8 @@
 	"local function ms() return math.floor(us() / 1000) end\n"                                 \
 	"local function text(number) return string.format('%.0f', number) end\n"
 
-/* Of the keys of one lock: what they hold, how it is ours, and giving it up. What needs memory comes last in verify:
- * a full server lets a script finish what it began. */
+/* Of the keys of one lock: what they hold, how it is ours, and giving it up. A full server
+ * lets a script finish what it began: in verify a write that needs no memory comes first, always. */
 #define HELD                                                                                       \
 	"local function values(keys)\n"                                                            \
 	"  local v, same, free = {}, true, true\n"                                                 \
@@ -99,6 +102,7 @@
 	"  if not mode then release(keys, record, sharers, owner) return end\n"                    \
 	"  local longer = mode == 's' and extend or function(key, t) redis.call('PEXPIRE', key, "  \
 	"t) end\n"                                                                                 \
+	"  if mode == 's' then redis.call('ZREMRANGEBYSCORE', sharers, '-inf', text(ms())) end\n"  \
 	"  for i = 1, #keys do longer(keys[i], ttl) end\n"                                         \
 	"  longer(record, ttl)\n"                                                                  \
 	"  if mode == 's' then\n"                                                                  \
@@ -108,9 +112,22 @@
 	"  return mode, v[1]\n"                                                                    \
 	"end\n"
 
+/* The record names who began to share. When that one has left, or is dead, it is not known who holds the lock. */
+#define KNOWN                                                                                      \
+	"local function known(rec, sharers)\n"                                                     \
+	"  local gen = rec and string.match(rec, '^S:([^\\n]*)\\n')\n"                             \
+	"  local till = gen and redis.pcall('ZSCORE', sharers, gen .. ':' .. gen)\n"               \
+	"  if not gen or (tonumber(till or '0') or 0) > ms() then return rec end\n"                \
+	"  return (string.gsub(rec, '^([^\\n]*\\n%d+\\n)%d+(\\n[^\\n]*\\n).*$', '%10%2'))\n"       \
+	"end\n"
+
+/* Who writes a key is not told of that, and yet it is the end of the tracking of the key: it is read again. */
+#define TRACK "redis.call('EXISTS', unpack(KEYS))\n"
+
 /* KEYS: the keys of the lock, and last its mark. The answer: code, number, the values of all KEYS, and if full
  * the record, the number of sharers and the time to live. These reads also track. */
 #define ONE_LOCK                                                                                   \
+	KNOWN                                                                                      \
 	"local keys, mark = {}, KEYS[#KEYS]\n"                                                     \
 	"for i = 1, #KEYS - 1 do keys[i] = KEYS[i] end\n"                                          \
 	"local function answer(code, number, record, sharers)\n"                                   \
@@ -124,7 +141,7 @@
 	"    if t > left then left = t end\n"                                                      \
 	"  end\n"                                                                                  \
 	"  if left == -2 then left = redis.call('PTTL', mark) end\n"                               \
-	"  r[#KEYS + 3] = redis.call('GET', record)\n"                                             \
+	"  r[#KEYS + 3] = known(redis.call('GET', record), sharers)\n"                             \
 	"  r[#KEYS + 4] = redis.call('ZCOUNT', sharers, '(' .. text(ms()), '+inf')\n"              \
 	"  r[#KEYS + 5] = left\n"                                                                  \
 	"  return r\n"                                                                             \
@@ -268,10 +285,10 @@ static const char look_body[] = CLOCK HELD ONE_LOCK
 	"end\n"
 	"return answer(0, 0, ARGV[1], ARGV[2])\n";
 
-/* Who waited does so no more. ARGV: mark, session. */
+/* Who waited does so no more. KEYS: mark. ARGV: session. */
 static const char unmark_body[] =
-	"local m = redis.call('GET', ARGV[1])\n"
-	"if m and string.sub(m, 3) == ARGV[2] then redis.call('DEL', ARGV[1]) end\n"
+	"local m = redis.call('GET', KEYS[1])\n"
+	"if m and string.sub(m, 3) == ARGV[1] then redis.call('DEL', KEYS[1]) end\n" TRACK
 	"return {0}\n";
 
 /* ARGV: record, sharers. */
@@ -283,31 +300,30 @@ static const char break_body[] =
 
 /* ARGV: how many keys a lock has, then for each lock these, its record and its sharers. The answer: code, then
  * for each its values, the record and the number of sharers. */
-static const char rows_body[] =
-	CLOCK "local n = tonumber(ARGV[1])\n"
-	      "local r = {0}\n"
-	      "for at = 2, #ARGV, n + 2 do\n"
-	      "  for i = 0, n do\n"
-	      /* The list was made by names alone: a key may be of any type. */
-	      "    local v = redis.pcall('GET', ARGV[at + i])\n"
-	      "    if type(v) == 'table' then v = false end\n"
-	      "    r[#r + 1] = v\n"
-	      "  end\n"
-	      "  local count = redis.pcall('ZCOUNT', ARGV[at + n + 1], '(' .. text(ms()), '+inf')\n"
-	      "  r[#r + 1] = type(count) == 'table' and 0 or count\n"
-	      "end\n"
-	      "return r\n";
+static const char rows_body[] = CLOCK KNOWN
+	"local n = tonumber(ARGV[1])\n"
+	"local r = {0}\n"
+	"for at = 2, #ARGV, n + 2 do\n"
+	"  for i = 0, n do\n"
+	/* The list was made by names alone: a key may be of any type. */
+	"    local v = redis.pcall('GET', ARGV[at + i])\n"
+	"    if type(v) == 'table' then v = false end\n"
+	"    if i == n then v = known(v, ARGV[at + n + 1]) end\n"
+	"    r[#r + 1] = v\n"
+	"  end\n"
+	"  local count = redis.pcall('ZCOUNT', ARGV[at + n + 1], '(' .. text(ms()), '+inf')\n"
+	"  r[#r + 1] = type(count) == 'table' and 0 or count\n"
+	"end\n"
+	"return r\n";
 
 /* One of many: what is the matter with it is no matter of the others. 1 for true, 0 for false and for a key of a
- * type that is none of ours, 2 where a full server cannot tell. */
+ * type that is none of ours, 2 where an error cannot tell, as that of a full server. */
 #define APART                                                                                      \
 	"local function apart(fn, ...)\n"                                                          \
 	"  local good, what = pcall(fn, ...)\n"                                                    \
 	"  if good then return what and 1 or 0 end\n"                                              \
 	"  local why = type(what) == 'table' and what.err or tostring(what)\n"                     \
-	"  if string.find(why, 'WRONGTYPE', 1, true) then return 0 end\n"                          \
-	"  if string.find(why, 'OOM', 1, true) then return 2 end\n"                                \
-	"  error(what, 0)\n"                                                                       \
+	"  return string.find(why, 'WRONGTYPE', 1, true) and 0 or 2\n"                             \
 	"end\n"
 
 /* ARGV: ttl, how many keys a lock has, then for each lock its owner. KEYS: for each these, its record and its
@@ -349,6 +365,46 @@ static const char open_body[] = CLAIM
 	"if known and s ~= ARGV[3] then redis.call('DEL', ARGV[8] .. s) end\n"
 	"return {0, s == '' and 1 or 0}\n";
 
+/* May this user do what the others do? Nothing is written. ARGV: how many keys, these, commands. The answer: code,
+ * the commands, and the keys that are refused. Servers before 7 cannot be asked: there each command is tried
+ * with arguments that it refuses after it looked at the rights (xs: how many behind the key; there are none for
+ * SADD, which is not tried). */
+static const char rights_body[] =
+	"local n = tonumber(ARGV[1])\n"
+	"local xs = {HDEL = 1, HEXISTS = 1, HGET = 1, SISMEMBER = 1, SREM = 1, ZREM = 1, ZSCORE = "
+	"1, "
+	"PEXPIRE = 1, PEXPIREAT = 1, ZADD = 2, ZCOUNT = 2, ZREMRANGEBYSCORE = 2, ZREVRANGE = 2, "
+	"PSETEX = 2, SET = 3, HSET = 3}\n"
+	"local function tried(what, name, key)\n"
+	"  local x = {'x', 'x', 'x'}\n"
+	"  local r = name == 'TIME' and redis.pcall(name) or redis.pcall(name, key, unpack(x, 1, "
+	"xs[name] or 0))\n"
+	"  return type(r) == 'table' and string.find(r.err or '', what, 1, true)\n"
+	"end\n"
+	/* Never without arguments: that crashes redis 7.0. */
+	"local function may(what, name, key)\n"
+	"  if not redis.acl_check_cmd then return not tried(what, name, key) end\n"
+	"  local known, allowed = pcall(redis.acl_check_cmd, name, key, key, key)\n"
+	"  return allowed or not known\n"
+	"end\n"
+	"local commands, keys, keyless, able = {}, {}, {TIME = 1, SCAN = 1, EVAL = 1}, false\n"
+	"for i = n + 2, #ARGV do\n"
+	"  if not may(\"can't run\", ARGV[i], ARGV[2]) then commands[#commands + 1] = ARGV[i]\n"
+	"  elseif not keyless[ARGV[i]] then able = true end\n"
+	"end\n"
+	/* No command at all: that is the key. */
+	"if not able then commands, keys = {}, {ARGV[2]} end\n"
+	"for i = 2, able and n + 1 or 1 do\n"
+	"  for _, name in ipairs({'GET', 'SET'}) do\n"
+	"    if may(\"can't run\", name, ARGV[2]) and not may(\"can't access\", name, ARGV[i]) "
+	"then\n"
+	"      keys[#keys + 1] = ARGV[i]\n"
+	"      break\n"
+	"    end\n"
+	"  end\n"
+	"end\n"
+	"return {0, table.concat(commands, ' '), table.concat(keys, ' ')}\n";
+
 /* ARGV: claim, session's key, session. */
 static const char close_body[] =
 	CLAIM "if claim(ARGV[1]) == ARGV[3] then redis.call('DEL', ARGV[1]) end\n"
@@ -385,7 +441,7 @@ static const char renew_members_body[] =
  * is ours, and another was set by such a client, and is left to it in the end. Ours ends one millisecond early,
  * so that a client with the same time to live, who comes later, does not hit it by chance. Servers before 7 do not
  * say when a key ends, but how long it has. */
-#define BEAT                                                                                       \
+#define FOREIGN                                                                                    \
 	"local function ends(key)\n"                                                               \
 	"  local at = redis.pcall('PEXPIRETIME', key)\n"                                           \
 	"  if type(at) == 'number' then return at, 0 end\n"                                        \
@@ -396,9 +452,12 @@ static const char renew_members_body[] =
 	"local function foreign(key, beaters)\n"                                                   \
 	"  local at, slack = ends(key)\n"                                                          \
 	"  if at == -2 then return false, at end\n"                                                \
-	"  local due = tonumber(redis.call('HGET', beaters, 'due') or '0') or 0\n"                 \
+	"  local due = tonumber(redis.pcall('HGET', beaters, 'due') or '0') or 0\n"                \
 	"  return not (math.abs(at - due) <= slack), at\n"                                         \
-	"end\n"                                                                                    \
+	"end\n"
+
+#define BEAT                                                                                       \
+	FOREIGN                                                                                    \
 	"local function clean(beaters)\n"                                                          \
 	"  local kind = redis.call('TYPE', beaters).ok\n"                                          \
 	"  if kind ~= 'hash' and kind ~= 'none' then redis.call('DEL', beaters) end\n"             \
@@ -409,7 +468,7 @@ static const char renew_members_body[] =
 	"  local due = ms() + ttl - 1\n"                                                           \
 	"  if at == -2 then redis.call('PSETEX', key, ttl, 'Not dead!') end\n"                     \
 	"  if at ~= -1 and at < due then redis.call('PEXPIREAT', key, text(due)) end\n"            \
-	"  if other then redis.pcall('HSET', beaters, 'foreign', '1') end\n"                       \
+	"  if other then redis.pcall('HSET', beaters, 'foreign', text(at)) end\n"                  \
 	"  redis.pcall('HSET', beaters, 'due', text(math.max(at, due)))\n"                         \
 	"  redis.pcall('HSET', beaters, session, '1')\n"                                           \
 	"  if redis.call('PTTL', beaters) < ttl then redis.call('PEXPIRE', beaters, ttl) end\n"    \
@@ -431,36 +490,55 @@ static const char renew_beats_body[] = CLOCK APART BEAT
 
 /* ---- Groups and members ---- */
 
+/* KEYS: list. The answer: code, and an array of names; there is an end to what an answer can hold. */
+static const char group_list_body[] =
+	"local n = redis.pcall('SCARD', KEYS[1])\n"
+	"if type(n) == 'number' and n > 1000000 then return {8} end\n"
+	"local names, size = redis.call('SMEMBERS', KEYS[1]), 0\n"
+	"for _, name in ipairs(names) do size = size + #name end\n"
+	"if size > 40 * 1024 * 1024 or #names > 1000000 then return {8} end\n"
+	"return {0, names}\n";
+
 /* KEYS: group. ARGV: list, owners, name. */
 static const char group_create_body[] =
 	"if redis.call('EXISTS', KEYS[1]) == 1 then return {4} end\n"
 	"redis.call('SADD', ARGV[1], ARGV[3])\n"
 	"redis.call('HSET', KEYS[1], '__created__', '1')\n"
-	"redis.call('DEL', ARGV[2])\n"
-	"return {0}\n";
+	"redis.call('DEL', ARGV[2])\n" TRACK "return {0}\n";
 
-/* Is the member, known to be a field of the group, alive? Memberships of ours live with their session too. */
+/* Is the member, known to be a field of the group, alive? Memberships of ours live with their session too; but a
+ * record whose session is dead may be a leftover, and the field that of a Python client that joined later: where
+ * such a client keeps the heartbeat, the record counts no more. The answer: whether, and the record. */
+#define THEIRS                                                                                     \
+	"local function theirs(key, beaters)\n"                                                    \
+	"  if foreign(key, beaters) then return true end\n"                                        \
+	"  local t, till = redis.call('TIME'), redis.pcall('HGET', beaters, 'foreign')\n"          \
+	"  return (tonumber(till or '0') or 0) > t[1] * 1000\n"                                    \
+	"end\n"
 #define ALIVE                                                                                      \
-	"local function alive(beats, sessions, member, rec)\n"                                     \
+	"local function alive(beats, sessions, beaters, member, rec)\n"                            \
 	"  if redis.call('EXISTS', beats .. member) == 0 then return false end\n"                  \
-	"  return not rec or redis.call('EXISTS', sessions .. string.sub(rec, 1, 16)) == 1\n"      \
+	"  if not rec or redis.call('EXISTS', sessions .. string.sub(rec, 1, 16)) == 1 then\n"     \
+	"    return true, rec\n"                                                                   \
+	"  end\n"                                                                                  \
+	"  return theirs(beats .. member, beaters .. member)\n"                                    \
 	"end\n"
 
-/* KEYS: group. ARGV: list, owners, name, what beats and what sessions begin with. */
-static const char group_delete_body[] =
-	ALIVE "if redis.call('EXISTS', KEYS[1]) == 0 then return {3} end\n"
-	      "if redis.call('SISMEMBER', ARGV[1], ARGV[3]) == 0 then return {3} end\n"
-	      "for _, m in ipairs(redis.call('HKEYS', KEYS[1])) do\n"
-	      "  if m ~= '__created__' and alive(ARGV[4], ARGV[5], m, redis.call('HGET', ARGV[2], "
-	      "m)) then\n"
-	      "    return {6}\n"
-	      "  end\n"
-	      "end\n"
-	      "redis.call('SREM', ARGV[1], ARGV[3])\n"
-	      "redis.call('DEL', KEYS[1], ARGV[2])\n"
-	      "return {0}\n";
+/* KEYS: group. ARGV: list, owners, name, what beats, sessions and beaters begin with. */
+static const char group_delete_body[] = FOREIGN THEIRS ALIVE
+	"if redis.call('EXISTS', KEYS[1]) == 0 then return {3} end\n"
+	"if redis.call('SISMEMBER', ARGV[1], ARGV[3]) == 0 then return {3} end\n"
+	"for _, m in ipairs(redis.call('HKEYS', KEYS[1])) do\n"
+	"  if m ~= '__created__' and alive(ARGV[4], ARGV[5], ARGV[6], m, "
+	"redis.call('HGET', ARGV[2], m)) then\n"
+	"    return {6}\n"
+	"  end\n"
+	"end\n"
+	"redis.call('SREM', ARGV[1], ARGV[3])\n"
+	"redis.call('DEL', KEYS[1], ARGV[2])\n" TRACK "return {0}\n";
 
-/* All members, with their data or without, their beats asked for by the thousand. fn(member, data, record, alive) */
+/* All members, with their data or without, their beats asked for by the thousand. fn(member, data, record, alive).
+ * The answer: of whom there is a record that counts no more. */
 #define MEMBERS                                                                                    \
 	"local function fields(group, with)\n"                                                     \
 	"  if with then return redis.call('HGETALL', group) end\n"                                 \
@@ -469,8 +547,8 @@ static const char group_delete_body[] =
 	"end\n"                                                                                    \
 	"  return all\n"                                                                           \
 	"end\n"                                                                                    \
-	"local function members(group, with, owners, beats, sessions, fn)\n"                       \
-	"  local all, recs, lives = fields(group, with), {}, {}\n"                                 \
+	"local function members(group, with, owners, beats, sessions, beaters, fn)\n"              \
+	"  local all, recs, lives, old = fields(group, with), {}, {}, {}\n"                        \
 	"  local o = redis.call('HGETALL', owners)\n"                                              \
 	"  for i = 1, #o, 2 do recs[o[i]] = o[i + 1] end\n"                                        \
 	"  for at = 1, #all, 2000 do\n"                                                            \
@@ -484,24 +562,30 @@ static const char group_delete_body[] =
 	"      local s = rec and string.sub(rec, 1, 16)\n"                                         \
 	"      if s and lives[s] == nil then lives[s] = redis.call('EXISTS', sessions .. s) == 1 " \
 	"end\n"                                                                                    \
-	"      if m ~= '__created__' then\n"                                                       \
-	"        fn(m, data, rec, there[k] and (not s or lives[s]))\n"                             \
+	"      local life = there[k] and (not s or lives[s])\n"                                    \
+	"      if there[k] and not life and theirs(names[k], beaters .. m) then\n"                 \
+	"        life, rec, old[#old + 1] = true, nil, m\n"                                        \
 	"      end\n"                                                                              \
+	"      recs[m] = nil\n"                                                                    \
+	"      if m ~= '__created__' then fn(m, data, rec, life) end\n"                            \
 	"    end\n"                                                                                \
 	"  end\n"                                                                                  \
+	"  for m in pairs(recs) do old[#old + 1] = m end\n"                                        \
+	"  return old\n"                                                                           \
 	"end\n"
 
-/* KEYS: group, the keys of its leader's lock. ARGV: owners, record of the lock, what beats and what sessions begin
- * with, with data, may write. The answer: code, value of each lock key, record, then for each member its
+/* KEYS: group, the keys of its leader's lock. ARGV: owners, record of the lock, what beats, sessions and beaters
+ * begin with, with data, may write. The answer: code, value of each lock key, record, then for each member its
  * name, data, record. */
-static const char group_read_body[] = MEMBERS
+static const char group_read_body[] = FOREIGN THEIRS MEMBERS
 	"if redis.call('EXISTS', KEYS[1]) == 0 then return {3} end\n"
 	"local r, dead = {0}, {}\n"
 	"for i = 2, #KEYS do r[i] = redis.call('GET', KEYS[i]) end\n"
 	"r[#KEYS + 1] = redis.call('GET', ARGV[2])\n"
 	"local n, size = #KEYS + 1, #(r[#KEYS + 1] or '')\n"
 	"for i = 2, #KEYS do size = size + #(r[i] or '') end\n"
-	"members(KEYS[1], ARGV[5] ~= '', ARGV[1], ARGV[3], ARGV[4], function(m, data, rec, alive)\n"
+	"local old = members(KEYS[1], ARGV[6] ~= '', ARGV[1], ARGV[3], ARGV[4], ARGV[5],\n"
+	"function(m, data, rec, alive)\n"
 	"  if not alive then dead[#dead + 1] = m return end\n"
 	"  size = size + #m + (rec and #rec or 0) + #data\n"
 	"  if size > 48 * 1024 * 1024 then return end\n"
@@ -509,19 +593,20 @@ static const char group_read_body[] = MEMBERS
 	"  n = n + 3\n"
 	"end)\n"
 	/* As tooz does: who reads a group removes those who died. */
-	"if ARGV[6] ~= '' and #dead > 0 then\n"
+	"if ARGV[7] ~= '' and #dead > 0 then\n"
 	"  for _, m in ipairs(dead) do\n"
 	"    redis.call('HDEL', KEYS[1], m)\n"
 	"    redis.call('HDEL', ARGV[1], m)\n"
 	"  end\n"
 	"  redis.call('EXISTS', unpack(KEYS))\n"
 	"end\n"
+	"if ARGV[7] ~= '' then for _, m in ipairs(old) do redis.call('HDEL', ARGV[1], m) end end\n"
 	"if size > 48 * 1024 * 1024 or n > 1000000 then return {8} end\n"
 	"return r\n";
 
 /* For a watch: tracks, and says whether one has died and when the next can. KEYS: group. ARGV: owners,
- * what beats and what sessions begin with. The answer: code, dead, milliseconds or -1. */
-static const char group_look_body[] =
+ * what beats, sessions and beaters begin with. The answer: code, dead, milliseconds or -1. */
+static const char group_look_body[] = FOREIGN THEIRS
 	"if redis.call('EXISTS', KEYS[1]) == 0 then return {3, 0, -1} end\n"
 	"local dead, next = 0, -1\n"
 	"for _, m in ipairs(redis.call('HKEYS', KEYS[1])) do\n"
@@ -529,6 +614,8 @@ static const char group_look_body[] =
 	"    local left = redis.call('PTTL', ARGV[2] .. m)\n"
 	"    local rec = left ~= -2 and redis.call('HGET', ARGV[1], m)\n"
 	"    local life = rec and redis.call('PTTL', ARGV[3] .. string.sub(rec, 1, 16)) or left\n"
+	"    if life == -2 and left ~= -2 and theirs(ARGV[2] .. m, ARGV[4] .. m) then life = left "
+	"end\n"
 	"    if life == -2 then dead = dead + 1 end\n"
 	"    left = math.min(left, life)\n"
 	"    if left >= 0 and (next < 0 or left < next) then next = left end\n"
@@ -537,14 +624,15 @@ static const char group_look_body[] =
 	"return {0, dead, next}\n";
 
 /* KEYS: group. ARGV: owners, member, data, owner, ttl, beat, beaters, session, what beats and what sessions begin
- * with, the claim on the mount's id, replace, the mount's id. Without its session, as on a server that was
- * emptied, the member would count as dead: it is there again, until the mount finds out what else is missing. */
-static const char join_body[] = CLOCK BEAT ALIVE CLAIM
+ * with, the claim on the mount's id, replace, the mount's id, what beaters begin with. Without its session, as on a
+ * server that was emptied, the member would count as dead: it is there again, until the mount finds out what else
+ * is missing. */
+static const char join_body[] = CLOCK BEAT THEIRS ALIVE CLAIM
 	"if redis.call('EXISTS', KEYS[1]) == 0 then return {3} end\n"
 	"if redis.call('HEXISTS', KEYS[1], ARGV[2]) == 1 then\n"
 	"  local rec = redis.call('HGET', ARGV[1], ARGV[2])\n"
 	"  local mine = rec and string.sub(rec, 1, 16) == ARGV[8]\n"
-	"  if alive(ARGV[9], ARGV[10], ARGV[2], rec) and not (mine and ARGV[12] "
+	"  if alive(ARGV[9], ARGV[10], ARGV[14], ARGV[2], rec) and not (mine and ARGV[12] "
 	"~= '') then return {4} end\n"
 	"end\n"
 	"local session = ARGV[10] .. ARGV[8]\n"
@@ -557,8 +645,7 @@ static const char join_body[] = CLOCK BEAT ALIVE CLAIM
 	"redis.call('HSET', KEYS[1], ARGV[2], ARGV[3])\n"
 	"redis.call('HSET', ARGV[1], ARGV[2], ARGV[4] .. ' ' .. born .. ' 1 ' .. "
 	"born .. ' ' .. born)\n"
-	"beat(ARGV[6], ARGV[7], tonumber(ARGV[5]), ARGV[8])\n"
-	"return {0}\n";
+	"beat(ARGV[6], ARGV[7], tonumber(ARGV[5]), ARGV[8])\n" TRACK "return {0}\n";
 
 /* Whose the member is: ARGV 1 owners, 2 member, 4 owner or nothing for anybody's. */
 #define OURS                                                                                       \
@@ -575,14 +662,14 @@ static const char update_body[] = CLOCK BEAT OURS
 	"  redis.call('HSET', ARGV[1], ARGV[2], a .. ' ' .. text(v + 1) .. ' ' .. j .. ' ' .. "
 	"text(us()))\n"
 	"end\n"
-	"if ARGV[4] == '' then beat(ARGV[6], ARGV[7], tonumber(ARGV[5]), ARGV[8]) end\n"
+	"if ARGV[4] == '' then beat(ARGV[6], ARGV[7], tonumber(ARGV[5]), ARGV[8]) end\n" TRACK
 	"return {0}\n";
 
 /* KEYS: group. ARGV: owners, member, nothing, owner or nothing, nothing, beat, beaters, session, last, what the
  * keys begin with that tell a session that a member of its was removed. */
 static const char leave_body[] =
 	CLOCK BEAT OURS "redis.call('HDEL', KEYS[1], ARGV[2])\n"
-			"if rec and ARGV[4] == '' then\n"
+			"if rec and ARGV[4] == '' and string.sub(rec, 1, 16) ~= ARGV[8] then\n"
 			"  local tell = ARGV[10] .. string.sub(rec, 1, 16)\n"
 			"  redis.pcall('SET', tell, '1', 'PX', '1000')\n"
 			"  redis.call('DEL', tell)\n"
@@ -590,16 +677,17 @@ static const char leave_body[] =
 			"redis.call('HDEL', ARGV[1], ARGV[2])\n"
 			"if ARGV[9] ~= '' then\n"
 			"  unbeat(ARGV[6], ARGV[7], ARGV[8])\n"
-			"end\n"
-			"return {0}\n";
+			"end\n" TRACK "return {0}\n";
 
-/* KEYS: group. ARGV: owners, member, what beats and what sessions begin with. The answer: code, data, record. */
+/* KEYS: group. ARGV: owners, member, what beats, sessions and beaters begin with. The answer: code, data, record. */
 static const char member_get_body[] =
-	ALIVE "local data = redis.call('HGET', KEYS[1], ARGV[2])\n"
-	      "local rec = redis.call('HGET', ARGV[1], ARGV[2])\n"
-	      "if not data or not alive(ARGV[3], ARGV[4], ARGV[2], rec) then return {3} end\n"
-	      "if #data > 48 * 1024 * 1024 then return {8} end\n"
-	      "return {0, data, rec or ''}\n";
+	FOREIGN THEIRS ALIVE "local data = redis.call('HGET', KEYS[1], ARGV[2])\n"
+			     "local rec = redis.call('HGET', ARGV[1], ARGV[2])\n"
+			     "if not data then return {3} end\n"
+			     "local lives, rec = alive(ARGV[3], ARGV[4], ARGV[5], ARGV[2], rec)\n"
+			     "if not lives then return {3} end\n"
+			     "if #data > 48 * 1024 * 1024 then return {8} end\n"
+			     "return {0, data, rec or ''}\n";
 
 static const char *const bodies[REDIS_SCRIPTS] = {
 	[REDIS_SCRIPT_LOCK] = lock_body,
@@ -611,6 +699,7 @@ static const char *const bodies[REDIS_SCRIPTS] = {
 	[REDIS_SCRIPT_BREAK] = break_body,
 	[REDIS_SCRIPT_ROWS] = rows_body,
 	[REDIS_SCRIPT_RENEW] = renew_body,
+	[REDIS_SCRIPT_RIGHTS] = rights_body,
 	[REDIS_SCRIPT_OPEN] = open_body,
 	[REDIS_SCRIPT_CLOSE] = close_body,
 	[REDIS_SCRIPT_ALIVE] = alive_body,
@@ -618,6 +707,7 @@ static const char *const bodies[REDIS_SCRIPTS] = {
 	[REDIS_SCRIPT_RENEW_BEATS] = renew_beats_body,
 	[REDIS_SCRIPT_GROUP_CREATE] = group_create_body,
 	[REDIS_SCRIPT_GROUP_DELETE] = group_delete_body,
+	[REDIS_SCRIPT_GROUP_LIST] = group_list_body,
 	[REDIS_SCRIPT_GROUP_READ] = group_read_body,
 	[REDIS_SCRIPT_GROUP_LOOK] = group_look_body,
 	[REDIS_SCRIPT_JOIN] = join_body,
@@ -632,6 +722,31 @@ void redis_scripts_prepare(struct redis_script *ret)
 		ret[i].body = bodies[i];
 		redis_script_prepare(&ret[i]);
 	}
+}
+
+static bool has_word(char (*words)[REDIS_COMMAND_LEN], size_t n, const char *word)
+{
+	while (n > 0)
+		if (strcmp(words[--n], word) == 0)
+			return true;
+	return false;
+}
+
+size_t redis_scripts_commands(char ret[REDIS_COMMANDS_MAX][REDIS_COMMAND_LEN])
+{
+	static const char call[] = "redis.call('";
+	size_t n = 0;
+	for (int i = 0; i < REDIS_SCRIPTS; i++)
+		for (const char *at = bodies[i]; (at = strstr(at, call));) {
+			char word[REDIS_COMMAND_LEN];
+			at += sizeof(call) - 1;
+			snprintf(word, sizeof(word), "%.*s", (int)strcspn(at, "'"), at);
+			if (has_word(ret, n, word))
+				continue;
+			assert(n < REDIS_COMMANDS_MAX);
+			strcpy(ret[n++], word);
+		}
+	return n;
 }
 
 int redis_code_errno(const redisReply *reply)

@@ -21,6 +21,7 @@ enum redis_script_id {
 	REDIS_SCRIPT_BREAK,
 	REDIS_SCRIPT_ROWS,
 	REDIS_SCRIPT_RENEW,
+	REDIS_SCRIPT_RIGHTS,
 	REDIS_SCRIPT_OPEN,
 	REDIS_SCRIPT_CLOSE,
 	REDIS_SCRIPT_ALIVE,
@@ -28,6 +29,7 @@ enum redis_script_id {
 	REDIS_SCRIPT_RENEW_BEATS,
 	REDIS_SCRIPT_GROUP_CREATE,
 	REDIS_SCRIPT_GROUP_DELETE,
+	REDIS_SCRIPT_GROUP_LIST,
 	REDIS_SCRIPT_GROUP_READ,
 	REDIS_SCRIPT_GROUP_LOOK,
 	REDIS_SCRIPT_JOIN,
@@ -53,6 +55,9 @@ enum redis_code {
 
 /* Fills in an array of REDIS_SCRIPTS. */
 void redis_scripts_prepare(struct redis_script *ret);
+/* The commands that the scripts cannot do without, each once. Returns how many. */
+enum { REDIS_COMMANDS_MAX = 64, REDIS_COMMAND_LEN = 24 };
+size_t redis_scripts_commands(char ret[REDIS_COMMANDS_MAX][REDIS_COMMAND_LEN]);
 /* 0 or -errno for the first word of an answer; -EIO for anything else. */
 int redis_code_errno(const redisReply *);
 

@@ -29,7 +29,7 @@ struct redis_sentinel {
 	struct redis_cmd ask, subscribe;
 	struct coord_timer timer; /* watching: the next sign of life; else when to go on */
 	int status;
-	char text[REDIS_TEXT_MAX]; /* why the last one does not know */
+	char text[REDIS_TEXT_MAX]; /* why those that were asked do not know */
 };
 
 static void sentinel_next(struct redis_sentinel *self);
@@ -51,7 +51,9 @@ static void sentinel_useless(struct redis_sentinel *self, int status, const char
 {
 	close_conn(self);
 	self->status = status;
-	snprintf(self->text, sizeof(self->text), "sentinel %s", text);
+	size_t len = self->asked ? strlen(self->text) : 0;
+	snprintf(
+		self->text + len, sizeof(self->text) - len, "%ssentinel %s", len ? "; " : "", text);
 	self->at = (self->at + 1) % self->options->sentinels_len;
 	self->asked++;
 	/* The timer, so that nothing is called from inside anything. */

@@ -18,7 +18,11 @@
 
 #include <assert.h>
 
-enum { BATCH = REDIS_KEYS_A_SCRIPT / (REDIS_LOCK_KEYS + 1) };
+enum {
+	BATCH = REDIS_KEYS_A_SCRIPT / (REDIS_LOCK_KEYS + 1),
+	AGAIN_MS = 100, /* a refused read is tried again, with growing pauses */
+	AGAIN_SHIFT_MAX = 4,
+};
 
 /* ---- Their life ---- */
 
@@ -53,6 +57,7 @@ static void item_free(struct redis_item *item)
 	struct redis_session *rs = item->rs;
 	coord_list_remove(&item->stale);
 	coord_timer_stop(rs->loop, &item->death);
+	coord_timer_stop(rs->loop, &item->again);
 	redis_forget(&item->cmd);
 	for (unsigned i = 0; i < item->keys_len; i++)
 		if (item->keys[i].item)
@@ -67,6 +72,8 @@ static size_t item_size(struct redis_session *rs, struct coord_bytes name)
 	return name.len * 9 + rs->keys.ns.len * 8 + rs->keys.repr_len + 256;
 }
 
+static void item_again(struct coord_timer *timer);
+
 static struct redis_item *item_new(struct redis_session *rs, unsigned type, struct coord_bytes name)
 {
 	struct redis_item *item = calloc(1, sizeof(*item) + item_size(rs, name));
@@ -77,6 +84,7 @@ static struct redis_item *item_new(struct redis_session *rs, unsigned type, stru
 	coord_list_init(&item->holds);
 	coord_list_init(&item->stale);
 	item->death.fn = redis_group_death;
+	item->again.fn = item_again;
 	item_text(rs, type, name, item, item->text);
 	if (coord_table_add(&rs->items, &item->node) < 0) {
 		free(item);
@@ -165,9 +173,15 @@ void redis_item_seen(struct redis_item *item, uint64_t print)
 	item->force = false;
 }
 
+static void item_reread(struct redis_item *item)
+{
+	if (coord_list_empty(&item->stale))
+		coord_list_add(&item->rs->stale, &item->stale);
+	coord_loop_defer(item->rs->loop, &item->rs->look);
+}
+
 void redis_item_stale(struct redis_item *item, bool force)
 {
-	struct redis_session *rs = item->rs;
 	item->armed = false;
 	item->force = item->force || force;
 	if (!item_wanted(item))
@@ -176,9 +190,7 @@ void redis_item_stale(struct redis_item *item, bool force)
 		item_tell(item);
 		item->fast = true;
 	}
-	if (coord_list_empty(&item->stale))
-		coord_list_add(&rs->stale, &item->stale);
-	coord_loop_defer(rs->loop, &rs->look);
+	item_reread(item);
 }
 
 static void item_notice(struct redis_item *item, bool mark)
@@ -223,11 +235,46 @@ void redis_item_flies(struct redis_item *item)
 	item->flying++;
 }
 
-void redis_item_landed(struct redis_item *item, bool ok)
+enum redis_landing redis_landing(
+	const struct redis_session *rs, int status, const redisReply *reply)
+{
+	if (status)
+		return redis_link_is_up(rs->link) ? REDIS_REFUSED : REDIS_GONE;
+	return reply->type == REDIS_REPLY_ERROR ? REDIS_REFUSED : REDIS_READ;
+}
+
+static void item_again(struct coord_timer *timer)
+{
+	struct redis_item *item = coord_container(timer, struct redis_item, again);
+	if (item_wanted(item))
+		item_reread(item);
+	else
+		redis_item_put(item);
+}
+
+/* Whether it changed meanwhile is not known, nor whether it is tracked: it is read again, after a pause. */
+static void item_refused(struct redis_item *item)
+{
+	unsigned shift = item->refused < AGAIN_SHIFT_MAX ? item->refused : AGAIN_SHIFT_MAX;
+	uint64_t pause = (uint64_t)AGAIN_MS << shift;
+	if (!item_wanted(item) || item->again.active)
+		return;
+	item->refused++;
+	coord_timer_start(item->rs->loop, &item->again, coord_now_ms(item->rs->loop) + pause);
+}
+
+void redis_item_landed(struct redis_item *item, enum redis_landing landing)
 {
 	assert(item->flying > 0);
 	item->flying--;
-	item->armed = ok;
+	if (landing == REDIS_READ) {
+		item->armed = true;
+		item->refused = 0;
+	} else if (landing == REDIS_GONE) {
+		item->armed = false;
+	} else if (landing == REDIS_REFUSED) {
+		item_refused(item);
+	}
 	if (item->dirty && !item->flying) {
 		item->dirty = false;
 		redis_item_stale(item, false);
@@ -248,16 +295,18 @@ static void look_reply(
 	(void)sent;
 	struct redis_item *item = coord_container(cmd, struct redis_item, cmd);
 	struct redis_state state;
-	bool ok = !status && redis_code_errno(reply) == 0 &&
-		  redis_state_parse(reply, item->lock_keys, &state) == 0 && state.full;
+	enum redis_landing landing = redis_landing(item->rs, status, reply);
+	int r = status ? status : redis_code_errno(reply);
+	bool ok = r == 0 && redis_state_parse(reply, item->lock_keys, &state) == 0 && state.full;
 	if (ok) {
 		redis_item_seen(item, redis_state_print(&state));
 		redis_holds_check(item, &state);
-	} else if (!status) {
+	} else if (!status && r != -EHOSTDOWN) {
 		/* What is there is no lock: whoever asks is told so. */
 		item_tell(item);
 	}
-	redis_item_landed(item, !status);
+	/* The script reads the keys before it finds out that one has another type. */
+	redis_item_landed(item, r == -EBADMSG ? REDIS_READ : landing);
 }
 
 static void item_look(struct redis_item *item)
@@ -321,11 +370,13 @@ static void batch_reply(
 	size_t keys = 0, at = 0;
 	for (unsigned i = 0; i < batch->len; i++)
 		keys += batch->items[i]->keys_len;
-	bool ok = !status && reply->type == REDIS_REPLY_ARRAY && reply->elements == keys;
+	enum redis_landing landing = redis_landing(batch->rs, status, reply);
+	if (landing == REDIS_READ && (reply->type != REDIS_REPLY_ARRAY || reply->elements != keys))
+		landing = REDIS_REFUSED;
 	for (unsigned i = 0; i < batch->len; i++) {
-		if (ok)
+		if (landing == REDIS_READ)
 			batch_item(reply, &at, batch->items[i]);
-		redis_item_landed(batch->items[i], ok);
+		redis_item_landed(batch->items[i], landing);
 	}
 	redis_piece_free(batch);
 }
@@ -420,7 +471,7 @@ static void item_unmark(struct redis_item *item)
 	if (!unmark)
 		return;
 	unmark->cmd.fn = unmark_reply;
-	redis_arg(&args, redis_item_key(item, item->lock_keys));
+	redis_arg_key(&args, redis_item_key(item, item->lock_keys));
 	redis_arg_text(&args, rs->id);
 	redis_run(rs, REDIS_TRACKED, &unmark->cmd, REDIS_SCRIPT_UNMARK, &args);
 }
@@ -447,7 +498,7 @@ void redis_items_done(struct redis_session *rs)
 {
 	while (!coord_list_empty(&rs->batches))
 		redis_piece_free(coord_container(rs->batches.next, struct redis_piece, link));
-	for (struct coord_node *node; (node = coord_table_next(&rs->items, NULL));)
+	for (struct coord_node *node; (node = coord_table_first(&rs->items));)
 		item_free((struct redis_item *)node);
 	coord_table_done(&rs->items);
 	coord_table_done(&rs->tracked);

@@ -26,10 +26,23 @@
 enum { PATIENCE_MIN_MS = 400, STUCK_MAX = 100 };
 enum { REPLIES_MAX = 64 }; /* read at once, before others have their turn */
 
+/* Why the last connection, or the last attempt, ended. The library tells its log alone, on the thread that calls
+ * it. */
+static _Thread_local char words[240];
+
+const char *zk_conn_words(void)
+{
+	return words;
+}
+
 /* The library's lines begin with a date and an address, and speak of every attempt. */
 void zk_conn_log(const char *message)
 {
-	const char *text = strstr(message, ":ZOO_");
+	const char *text = strstr(message, ":ZOO_"), *socket = strstr(message, "Socket ");
+	char address[64], error[64], what[96];
+	if (socket && sscanf(socket, "Socket %63s zk retcode=%*d, errno=%*d(%63[^)]): %95[^\n]",
+			      address, error, what) == 3)
+		snprintf(words, sizeof(words), "%s: %s (%s)", address, what, error);
 	coord_log(LOG_DEBUG, "zookeeper: %s", text ? text + 1 : message);
 }
 
@@ -68,6 +81,7 @@ static void sent_nothing(int rc, const struct Stat *stat, const void *data)
 void zk_conn_reset(struct zk_conn *conn)
 {
 	conn->unread = conn->stuck = 0;
+	conn->was_reset = true;
 	if (conn->fd >= 0)
 		shutdown(conn->fd, SHUT_RDWR);
 }
@@ -86,13 +100,65 @@ static bool conn_is_stuck(struct zk_conn *conn)
 	return conn->stuck > STUCK_MAX;
 }
 
+/* The answer to the connection request has 36 or 37 bytes, and before them says so. Whatever else begins
+ * otherwise; the library would wait for as many bytes as that seems to announce. */
+static bool is_stranger(struct zk_conn *conn)
+{
+	unsigned char text[33];
+	if (conn->fd < 0 || zoo_state(conn->zh) != ZOO_ASSOCIATING_STATE)
+		return false;
+	ssize_t n = recv(conn->fd, text, sizeof(text) - 1, MSG_PEEK | MSG_DONTWAIT);
+	if (n < 4 ||
+		(text[0] == 0 && text[1] == 0 && text[2] == 0 && text[3] >= 36 && text[3] <= 37))
+		return false;
+	text[n] = '\0';
+	for (ssize_t i = 0; i < n; i++)
+		text[i] = text[i] >= 0x20 && text[i] < 0x7f ? text[i] : '.';
+	snprintf(words, sizeof(words), "%s: not a ZooKeeper server (it says '%s')",
+		zoo_get_current_server(conn->zh), (const char *)text);
+	return true;
+}
+
+/* What it said is thrown away, so that the library sees the end at once. */
+static void dismiss(struct zk_conn *conn)
+{
+	char text[256];
+	for (int i = 0; i < 4096 && recv(conn->fd, text, sizeof(text), MSG_DONTWAIT) > 0; i++)
+		;
+	zk_conn_reset(conn);
+}
+
+/* Lets the library read or write; what it says of an end that was our doing is not the reason. */
+static int conn_step(struct zk_conn *conn, int events)
+{
+	char why[sizeof(words)], server[64];
+	if ((events & ZOOKEEPER_READ) && is_stranger(conn))
+		dismiss(conn);
+	bool asked = zoo_state(conn->zh) == ZOO_ASSOCIATING_STATE, ours = conn->was_reset;
+	if (asked || ours) {
+		memcpy(why, words, sizeof(why));
+		snprintf(server, sizeof(server), "%s", zoo_get_current_server(conn->zh));
+	}
+	handshake_stamp(conn);
+	int rc = zookeeper_process(conn->zh, events);
+	if (conn->dead || rc == ZOK || rc == ZNOTHING)
+		return rc;
+	if (ours)
+		memcpy(words, why, sizeof(words));
+	else if (asked)
+		snprintf(words, sizeof(words),
+			"%s: closes the connection: no ZooKeeper server, or one without a majority",
+			server);
+	conn->was_reset = false;
+	return rc;
+}
+
 /* Gives the library what happened, until it has read everything. */
 static void conn_process(struct zk_conn *conn, int events)
 {
 	int rc = ZOK;
 	for (unsigned i = 0; i < REPLIES_MAX && rc == ZOK && !conn->dead; i++) {
-		handshake_stamp(conn);
-		rc = zookeeper_process(conn->zh, events);
+		rc = conn_step(conn, events);
 		if (i == 0 && rc == ZNOTHING && conn_is_stuck(conn)) {
 			/* It sees that when it writes. */
 			zk_conn_reset(conn);
@@ -210,6 +276,11 @@ static void on_stall(struct coord_timer *timer)
 	if (conn->connected)
 		coord_log(LOG_NOTICE, "zookeeper: %s does not answer: trying the next",
 			zoo_get_current_server(conn->zh));
+	if (conn->connected || zoo_state(conn->zh) == ZOO_ASSOCIATING_STATE)
+		snprintf(words, sizeof(words), "%s: %s", zoo_get_current_server(conn->zh),
+			conn->connected ? "does not answer any more"
+					: "accepts the connection and says nothing: is it a "
+					  "ZooKeeper server?");
 	zk_conn_reset(conn);
 	if (conn->patience_ms < 16 * conn->patience_least_ms)
 		conn->patience_ms *= 2;
@@ -235,6 +306,7 @@ static void on_session(zhandle_t *zh, int type, int state, const char *path, voi
 		if (conn->connected)
 			conn->events->disconnected(conn->user);
 		conn->connected = true;
+		conn->was_reset = false;
 		coord_timer_stop(conn->loop, &conn->stall);
 		conn->events->connected(conn->user);
 	} else if (state == ZOO_EXPIRED_SESSION_STATE || state == ZOO_AUTH_FAILED_STATE) {

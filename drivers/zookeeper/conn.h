@@ -32,6 +32,7 @@ struct zk_conn {
 	const struct zk_conn_events *events;
 	void *user;
 	bool connected, dead, failed;
+	bool was_reset; /* the present connection ends by our doing */
 	uint64_t handshake_ms; /* just before the connection request that succeeded left */
 	struct coord_list reqs; /* struct zk_req, outstanding */
 };
@@ -49,6 +50,8 @@ void zk_conn_calm(struct zk_conn *);
 void zk_conn_reset(struct zk_conn *);
 /* For the library's node watches; the context is the connection. */
 void zk_conn_watch(zhandle_t *, int type, int state, const char *path, void *context);
+/* Why there is no connection, or not the last one: address and reason, for a human; "": not known. On the loop. */
+const char *zk_conn_words(void);
 /* The library's log. Any thread. */
 void zk_conn_log(const char *message);
 /* Stops everything that runs on the loop. What is outstanding is answered by the free alone. */

@@ -23,16 +23,32 @@ static void open_fail(struct zk_session *zs, int status)
 	zk_session_close(zs, op, status);
 }
 
+static void claim_read(struct zk_req *req);
+
+/* Nodes show neither who made them nor what is asked for. A node that cannot be made is its parent's matter. */
+static void explain_access(const struct zk_session *zs, const char *path, bool parent)
+{
+	size_t len = strlen(path);
+	while (parent && len > 1 && path[--len] != '/')
+		;
+	coord_op_explain(zs->open_op, "%.*s: made by another user, or with another password",
+		(int)(len ? len : 1), path);
+}
+
 /* A step went wrong for good? A connection that was lost comes back by itself. */
-static bool open_failed(struct zk_session *zs, int rc, const char *what)
+static bool open_failed(struct zk_session *zs, const struct zk_req *req, const char *what)
 {
 	enum coord_sent sent;
+	int rc = req->rc;
 	if (rc == ZOK || rc == ZNODEEXISTS)
 		return false;
 	int status = zk_error(rc, &sent);
 	if (status == -EHOSTDOWN || status == -ETIMEDOUT)
 		return true;
-	snprintf(zs->open_op->error, sizeof(zs->open_op->error), "%s: %s", what, zerror(rc));
+	if (rc == ZNOAUTH)
+		explain_access(zs, req->path, req->done != claim_read);
+	else
+		coord_op_explain(zs->open_op, "%s: %s", what, zerror(rc));
 	open_fail(zs, status);
 	return true;
 }
@@ -106,7 +122,7 @@ static void claimed(struct zk_req *req)
 			open_fail(zs, -EAGAIN);
 		return;
 	}
-	if (open_failed(zs, req->rc, "the member id cannot be claimed"))
+	if (open_failed(zs, req, "the member id cannot be claimed"))
 		return;
 	zs->claimed = true;
 	open_end(zs);
@@ -141,7 +157,7 @@ static void claim_read(struct zk_req *req)
 			open_fail(zs, -EAGAIN);
 		return;
 	}
-	if (open_failed(zs, req->rc, "the claim on the member id cannot be read"))
+	if (open_failed(zs, req, "the claim on the member id cannot be read"))
 		return;
 	struct coord_bytes text = req->data;
 	char password[PASSWORD] = {0};
@@ -183,7 +199,7 @@ static void claim_made(struct zk_req *req)
 		open_unsent(zs, zk_get(zs, zs->open_op, req->path, false, claim_read, NULL));
 		return;
 	}
-	if (open_failed(zs, req->rc, "the member id cannot be claimed"))
+	if (open_failed(zs, req, "the member id cannot be claimed"))
 		return;
 	zs->claimed = true;
 	open_end(zs);
@@ -225,7 +241,7 @@ static void made(struct zk_req *req)
 	struct zk_op *zo = zk_op_of(zs->open_op);
 	char what[ZK_PATH_MAX + 32];
 	snprintf(what, sizeof(what), "%s cannot be made", req->path);
-	if (open_failed(zs, req->rc, what) || --zo->left > 0)
+	if (open_failed(zs, req, what) || --zo->left > 0)
 		return;
 	claim_send(zs);
 }
@@ -236,7 +252,7 @@ static void looked(struct zk_req *req)
 	struct zk_op *zo = zk_op_of(zs->open_op);
 	bool *missing = req->user;
 	*missing = req->rc == ZNONODE;
-	if (req->rc != ZNONODE && open_failed(zs, req->rc, "the server does not answer"))
+	if (req->rc != ZNONODE && open_failed(zs, req, "the server does not answer"))
 		return;
 	if (--zo->left > 0)
 		return;
@@ -269,17 +285,34 @@ static void open_look(struct zk_session *zs)
 
 /* ---- The connection ---- */
 
+/* The lease is shorter than who mounted it expects. */
+static void warn_of_ttl(struct zk_session *zs)
+{
+	uint64_t asked = coord_session_config(zs->session)->membership_timeout_ms;
+	if (zs->ttl_ms >= asked || zs->ttl_ms < LEASE_MIN_MS || zs->warned_ttl)
+		return;
+	zs->warned_ttl = true;
+	coord_log(LOG_WARNING,
+		"zookeeper: %s: gives sessions of %.15g s where %.15g s were asked for "
+		"(maxSessionTimeout)",
+		zoo_get_current_server(zs->conn->zh), (double)zs->ttl_ms / 1000,
+		(double)asked / 1000);
+}
+
 static void on_connected(void *user)
 {
 	struct zk_session *zs = user;
 	zs->sid = zoo_client_id(zs->conn->zh)->client_id;
 	zs->ttl_ms = (uint64_t)zoo_recv_timeout(zs->conn->zh);
+	coord_log(zs->open_op ? LOG_INFO : LOG_NOTICE, "zookeeper: %s: connected",
+		zoo_get_current_server(zs->conn->zh));
 	if (!zs->open_op) {
 		zk_session_connected(zs);
 		return;
 	}
+	warn_of_ttl(zs);
 	if (zs->ttl_ms < LEASE_MIN_MS) {
-		snprintf(zs->open_op->error, sizeof(zs->open_op->error),
+		coord_op_explain(zs->open_op,
 			"the server gives sessions of %llu ms, %d is the least (maxSessionTimeout)",
 			(unsigned long long)zs->ttl_ms, LEASE_MIN_MS);
 		open_fail(zs, -EINVAL);
@@ -291,8 +324,11 @@ static void on_connected(void *user)
 static void on_disconnected(void *user)
 {
 	struct zk_session *zs = user;
-	if (zs->open)
-		coord_session_event(zs->session, zs->epoch, COORD_EVENT_DISCONNECTED);
+	if (!zs->open)
+		return;
+	coord_log(
+		LOG_WARNING, "zookeeper: %s", *zk_conn_words() ? zk_conn_words() : "disconnected");
+	coord_session_event(zs->session, zs->epoch, COORD_EVENT_DISCONNECTED);
 }
 
 static void on_ended(void *user, bool auth_failed)
@@ -304,7 +340,7 @@ static void on_ended(void *user, bool auth_failed)
 		coord_session_event(zs->session, zs->epoch, COORD_EVENT_EXPIRED);
 		return;
 	}
-	snprintf(zs->open_op->error, sizeof(zs->open_op->error), "%s",
+	coord_op_explain(zs->open_op, "%s",
 		auth_failed ? "the server refused the user name and password"
 			    : "the session expired");
 	open_fail(zs, auth_failed ? -EACCES : -EHOSTDOWN);
@@ -325,7 +361,7 @@ static void resolved(void *user, const char *addresses, const char *why)
 	zs->resolving = NULL;
 	if (!addresses) {
 		_cleanup_free_ char *hosts = zk_hosts_text(&zs->hosts);
-		snprintf(op->error, sizeof(op->error), "%s: %s", hosts ? hosts : "", why);
+		coord_op_explain(op, "%s: %s", hosts ? hosts : "", why);
 		open_fail(zs, -EHOSTUNREACH);
 		return;
 	}
@@ -346,9 +382,12 @@ static void open_deadline(struct coord_timer *timer)
 {
 	struct zk_session *zs = coord_container(timer, struct zk_session, open_timer);
 	_cleanup_free_ char *hosts = zk_hosts_text(&zs->hosts);
-	snprintf(zs->open_op->error, sizeof(zs->open_op->error), "%s: %s", hosts ? hosts : "",
-		zs->conn && zs->conn->connected ? "the server does not answer"
-						: "no server answers there");
+	const char *why = zk_conn_words();
+	if (zs->conn && zs->conn->connected)
+		coord_op_explain(zs->open_op, "%s: the server does not answer", hosts ? hosts : "");
+	else
+		coord_op_explain(zs->open_op, "%s: no server answers there%s%s%s",
+			hosts ? hosts : "", *why ? " (" : "", why, *why ? ")" : "");
 	open_fail(zs, -EHOSTDOWN);
 }
 

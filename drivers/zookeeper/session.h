@@ -48,6 +48,7 @@ struct zk_session {
 	struct zk_conn *conn;
 	uint32_t epoch;
 	bool open, claimed;
+	bool warned_ttl; /* of sessions that are shorter than was asked for */
 	bool doubted; /* the claim looked like another's once */
 	int64_t sid;
 	uint64_t ttl_ms;

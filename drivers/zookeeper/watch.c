@@ -388,7 +388,7 @@ void zk_watches_done(struct zk_session *zs)
 	while (!coord_list_empty(&zs->all_watches))
 		watch_free(coord_container(zs->all_watches.next, struct zk_watch, link));
 	coord_table_done(&zs->watches);
-	while ((node = coord_table_next(&zs->points, NULL))) {
+	while ((node = coord_table_first(&zs->points))) {
 		struct zk_point *point = (struct zk_point *)(void *)node;
 		struct zk_interest *interest, *next;
 		coord_list_each_safe (interest, next, &point->interests, link) {

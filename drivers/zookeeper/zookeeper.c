@@ -7,6 +7,7 @@
  * a worker. session.h says which file does what.
  */
 #include <stdio.h>
+#include <syslog.h>
 
 #include "drivers/zookeeper/session.h"
 
@@ -52,12 +53,17 @@ static int configure_hosts(
 }
 
 /* One ACL for every node, as Python's: all rights, for who knows the password or for everybody. */
-static int configure_acl(struct zk_session *zs, const struct coord_config *config)
+static int configure_acl(struct zk_session *zs, const struct coord_config *config, char **ret_error)
 {
 	const char *user = config->url.user, *password = config->url.password;
 	zs->acl_entry = (struct ACL){.perms = ZOO_PERM_ALL, .id = {"world", "anyone"}};
 	zs->acl = (struct ACL_vector){.count = 1, .data = &zs->acl_entry};
-	if (!user || !*user || !password || !*password)
+	bool has_user = user && *user, has_password = password && *password;
+	if (has_user != has_password)
+		return refuse(ret_error, -EINVAL,
+			"a %s: with only one of the two every node would be open to everybody",
+			has_user ? "user name without a password" : "password without a user name");
+	if (!has_user)
 		return 0;
 	if (asprintf(&zs->auth, "%s:%s", user, password) < 0) {
 		zs->auth = NULL;
@@ -66,6 +72,17 @@ static int configure_acl(struct zk_session *zs, const struct coord_config *confi
 	zs->acl_id = zk_digest_id(user, password);
 	zs->acl_entry.id = (struct Id){"digest", zs->acl_id};
 	return zs->acl_id ? 0 : -ENOMEM;
+}
+
+/* As in Python it means nothing. Other clients take it for a chroot. */
+static void warn_of_path(const struct zk_session *zs, const struct coord_config *config)
+{
+	const char *path = config->url.path;
+	if (path && *path && strcmp(path, "/") != 0)
+		coord_log(LOG_WARNING,
+			"zookeeper: the path '%s' of the URL has no effect; a chroot stands behind "
+			"the servers of the option hosts=: hosts=%s%s",
+			path, zs->hosts.len ? zs->hosts.list[0].name : "HOST", path);
 }
 
 static int zk_configure(
@@ -82,13 +99,18 @@ static int zk_configure(
 	if (!r)
 		r = configure_hosts(zs, config, ret_error);
 	if (!r)
-		r = configure_acl(zs, config);
+		r = configure_acl(zs, config, ret_error);
 	if (r)
 		return r;
+	warn_of_path(zs, config);
 	r = zk_root_make(zs->hosts.chroot, namespace, zs->root);
-	return r ? refuse(ret_error, r, "option 'namespace': '%s' is no path of ZooKeeper",
-			   namespace)
-		 : 0;
+	if (r)
+		return refuse(ret_error, r, "option 'namespace': '%s' is no path of ZooKeeper",
+			namespace);
+	if (strncmp(zs->root, "/zookeeper", 10) == 0 && (!zs->root[10] || zs->root[10] == '/'))
+		return refuse(ret_error, -EINVAL, "option 'namespace': %s is ZooKeeper's own",
+			"/zookeeper");
+	return 0;
 }
 
 /* Every legal name is a node of its own. */

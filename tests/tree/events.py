@@ -19,6 +19,8 @@ STORM, READERS = (1000, 50) if LONG else (100, 20)
 
 
 class Events:
+    large = False
+
     def setUp(self):
         super().setUp()
         os.mkdir(self.a("groups/g"))
@@ -94,6 +96,34 @@ class Events:
         reader = self.ready()
         self.assertTrue(reader.silent())
         self.fails(errno.EAGAIN, os.read, reader.fd, 10)
+
+    def test_two_readers_of_one_handle(self):
+        """Neither waits for the other, nor is beyond a signal's reach."""
+        fd = self.open(self.a("events/g"), os.O_RDONLY)
+        os.read(fd, 4096)
+        one, two = self.agent(), self.agent()  # both have inherited the handle
+        one.start("read_once", fd)
+        two.start("read_once", fd)
+        self.stays_blocked(one)
+        begin = lib.Stopwatch()
+        two.kill()
+        begin.within(1 * SLOW)
+        touch(self.a("groups/g/m"))
+        self.assertEqual(one.result(), b"join m\n")
+
+    def test_too_large_to_be_read_whole(self):
+        """Then it is followed by its names."""
+        if not self.large:
+            self.skipTest("the store takes no such group in seconds")
+        os.mkdir(self.a("groups/big"))
+        for i in range(70):
+            write(self.a(f"groups/big/m{i:02}"), b"x" * 1000000)
+        self.assertEqual(sorted(os.listdir(self.a("groups/big")))[0], "m00")
+        reader = self.reader(self.a("events/big"))
+        self.assertEqual(len(reader.until("ready", 30)), 71)
+        touch(self.a("groups/big/new"))
+        self.assertEqual(reader.until("join new", 30), ["join new"])
+        self.fails(errno.EFBIG, lib.read, self.a("rings/big/object"))
 
     def test_no_seeking(self):
         reader = self.ready()
@@ -230,7 +260,7 @@ class Events:
 
 
 class EventsMemory(Events, lib.Memory):
-    pass
+    large = True
 
 
 class EventsFile(Events, lib.File):

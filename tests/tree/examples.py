@@ -29,6 +29,8 @@ NOT_RUN = {
     ("docs/tree.md", "/mnt/tooz\n├── groups"): "a picture",
     ("docs/tree.md", "member host-1          the state"): "lines with remarks; events.py has them all",
     ("docs/mount.md", "mount -t tooz URL DIR"): "a synopsis",
+    ("README.md", "mount -t tooz redis://redis.example "): "there are no such hosts",
+    ("docs/mount.md", "redis://redis.example "): "there is no such host",
     ("docs/mount.md", "meson setup build "): "builds and installs what is under test",
     ("docs/tooz-run.md", "tooz-run [-l FILE [-s]]..."): "a synopsis",
 }

@@ -340,6 +340,7 @@ ACTIONS = {
     "fcntl_lock": fcntl_lock,
     "read": read,
     "read_fd": read_fd,
+    "read_once": lambda fd: os.read(fd, 4096),
     "pread": os.pread,
     "write": write,
     "write_fd": os.write,

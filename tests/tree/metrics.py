@@ -64,6 +64,11 @@ class Metrics:
         wait_until(lambda: self.value("locks_held") == 0, "the release")
         self.assertEqual(self.value("lock_waiters"), 0)
 
+    def test_an_id_that_is_no_text(self):
+        mount = self.tree(self.a.url, member="h\udcff")
+        labels = dict(list(self.metrics(mount)["toozfs_info"])[0])
+        self.assertEqual(labels["member"], "h%FF")
+
     def test_members(self):
         os.mkdir(self.a("groups/g"))
         touch(self.a("groups/g/m"))
@@ -95,7 +100,7 @@ class Metrics:
         self.assertEqual(counts[-1], count)
         self.assertEqual(count, metrics["toozfs_operations_total"][(("call", "lock"),)])
         total = metrics["toozfs_operation_seconds_sum"][(("call", "lock"),)]
-        self.assertGreater(total, 0)
+        self.assertGreaterEqual(total, 0)  # microseconds, of a call that may take less
         self.assertLess(total, 10 * SLOW)
 
     def test_requests(self):

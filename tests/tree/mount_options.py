@@ -127,6 +127,8 @@ class Options(lib.Case):
     def test_credentials(self):
         self.fake(self.credentials(b"# comment\n\nusername=u\npassword=p=x, y\n"))
         self.fake(self.credentials(b"username=u\r\npassword=p"))
+        self.fake(self.credentials(b"password=p\nsentinel_password=hunter2\n"), USAGE,
+                  "unknown option 'sentinel_password'; the memory driver")
         for mode in (0o640, 0o604, 0o620, 0o602, 0o610):
             self.fake(self.credentials(b"username=u\n", mode), USAGE, "mode", "chmod 600")
         done = self.fake(self.credentials(b"username=u\nhunter2\n"), USAGE, "line 2")

@@ -54,7 +54,7 @@ class Refused(trouble.Refused, lib.Case):
     def test_wrong_password(self):
         server = self.redis(password="right-one")
         url = server.url().replace("right-one", "wrong-one")
-        self.refused(url, "auth", "password", secret="wrong-one")
+        self.refused(url, "WRONGPASS", secret="wrong-one")
         self.refused(re.sub("://.*@", "://", url), "auth", "password")
         self.tree(server.url(), OPTIONS)
 
@@ -100,9 +100,9 @@ class Refused(trouble.Refused, lib.Case):
                      secret="secret")
 
     def test_tls_where_there_is_none(self):
-        self.refused(self.redis().url() + "&ssl=true", within=2 * LEASE_S)
+        self.refused(self.redis().url() + "&ssl=true", "is that a port for TLS?", within=2 * LEASE_S)
         tls = self.redis(tls=True)
-        self.refused(f"redis://127.0.0.1:{tls.port}")
+        self.refused(f"redis://127.0.0.1:{tls.port}", "TLS (ssl=true)?")
         self.refused(f"redis://127.0.0.1:{tls.port}?ssl=true&ssl_ca_certs={tls.path('ca.crt')}")
         other = self.redis(tls=True)
         self.refused(tls.url().replace(tls.path("ca.crt"), other.path("ca.crt")), "certif", "verif")
@@ -132,7 +132,8 @@ class Refused(trouble.Refused, lib.Case):
     def test_full_server(self):
         server = self.redis(options=["maxmemory 1mb", "maxmemory-policy noeviction"])
         fill(server)
-        self.refused(server.url(), "memory", "space")
+        self.refused(server.url(), f"127.0.0.1:{server.port}: OOM command not allowed when used memory > "
+                     "'maxmemory'\n")
 
     def test_loading_server(self):
         """A server that has not read its data yet is waited for."""
@@ -144,6 +145,32 @@ class Refused(trouble.Refused, lib.Case):
         agent.start("sleep_cont", server.pid, 0.7)
         self.tree(url, OPTIONS)
         agent.result()
+
+    def test_no_slot_left(self):
+        """A mount has three connections; the server says no to whichever is too many."""
+        server = self.redis(options=["maxclients 10"])
+        others = [server.connect() for _ in range(10)]
+        for free in (0, 1, 2):
+            while len(others) > 10 - free:
+                others.pop().close()
+                lib.wait_until(lambda: f"connected_clients:{len(others)}".encode() in others[0]("INFO"),
+                               "a free slot")
+            self.refused(server.url(), "max number of clients reached (a mount needs")
+        for other in others:
+            other.close()
+        self.tree(server.url(), OPTIONS)
+
+    def test_reason_is_said_once(self):
+        mount, path, _ = self.begin(f"redis://127.0.0.1:{servers.free_port()}")
+        text = mount.communicate(timeout=6 * lib.PATIENCE_S)[1]
+        self.assertEqual(text.count("Connection refused"), 1, text)
+        os.rmdir(path)
+
+    def test_sentinels_each_with_its_reason(self):
+        dead, other = servers.free_port(), self.redis()
+        mount = self.begin(f"redis://127.0.0.1:{dead}?sentinel=m&sentinel_fallback=127.0.0.1:{other.port}")
+        text = mount[0].communicate(timeout=6 * lib.PATIENCE_S)[1]
+        self.assertRegex(text, f"{dead}: Connection refused; sentinel 127.0.0.1:{other.port}: not a sent")
 
     def test_sentinel_that_knows_nothing(self):
         server = self.redis()
@@ -293,6 +320,18 @@ class Trouble(Own, trouble.Trouble, lib.Case):
             c("CONFIG", "SET", "requirepass", "")
         self.keeps(self.holder, self.fd)
         self.served()
+        self.works()
+
+    def test_password_changed_for_long(self):
+        """Not away, but closed: calls say so while the lease lives, and when it is over."""
+        with self.server.connect() as c:
+            c("CONFIG", "SET", "requirepass", "another")
+            c("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+            lib.wait_until(lambda: "a password is needed" in self.a.read_log(), "the refusal")
+            for _ in range(2):
+                self.fails(errno.EACCES, os.mkdir, self.a("groups/g"))
+                self.state(self.a, "lost")
+            c("CONFIG", "SET", "requirepass", "")
         self.works()
 
     def test_clients_paused(self):
@@ -567,6 +606,36 @@ class Keys(Own, trouble.Base, lib.Case):
             os.rmdir(self.b("groups/g"))
 
 
+class Forgotten(Own, lib.Case):
+    """A server that loses its data, and has the groups again at once."""
+
+    def setUp(self):
+        super().setUp()
+        self.a, self.b = self.tree(self.url(), OPTIONS), self.tree(self.url(), OPTIONS)
+        os.mkdir(self.a("groups/g"))
+        lib.write(self.a("groups/g/m"), b"caps")
+
+    def test_members_are_joined_again(self):
+        """Whichever answer comes first, of the members or of the session that they belong to."""
+        for _ in range(3):
+            with self.server.connect() as c:
+                c("MULTI")
+                c("FLUSHALL")
+                c("SADD", f"{self.ns}_groups", "g")
+                c("HSET", f"{self.ns}_group:g", "__created__", "1")
+                c("EXEC")
+            lib.wait_until(lambda: os.listdir(self.b("groups/g")) == ["m"], "the member")
+            self.assertEqual(lib.read(self.b("groups/g/m")), b"caps")
+        self.assertNotIn("removed by somebody", self.a.read_log())
+        self.assertIn("the claim on the member id is gone", self.a.read_log())
+
+    def test_removed_by_another(self):
+        """One member alone is another matter: it is not joined again."""
+        self.server("HDEL", f"{self.ns}_group:g", "m")
+        lib.wait_until(lambda: "removed by somebody" in self.a.read_log(), "the word")
+        self.assertEqual(os.listdir(self.b("groups/g")), [])
+
+
 class Large(lib.Redis):
     def test_large_group(self):
         """More than one answer may have: the names are there, and each member by itself."""
@@ -702,6 +771,106 @@ class Hostile(lib.Redis):
             return lib.read(tree(".tooz/state")) == b"connected\n"
         except OSError:
             return False
+
+
+def user_of_the_docs(server, namespace):
+    """The line of the manual that makes a user, as words of a command."""
+    page = os.path.join(os.path.dirname(__file__), "../../docs/drivers/redis.md")
+    line = re.search(r"^ACL SETUSER tooz .*$", lib.read(page).decode(), re.M)[0]
+    words = line.replace("PASSWORD", "pw").replace("_tooz", namespace).split()
+    server(*words)
+    return words
+
+
+class Rights(Own, lib.Case):
+    """Users who may do what they must, and users who may not."""
+
+    OPTIONAL = ("script|load", "pexpiretime", "client|", "hello", "info", "ping", "select", "subscribe")
+
+    refused, begin, end = trouble.Refused.refused, trouble.Refused.begin, trouble.Refused.end
+
+    def setUp(self):
+        super().setUp()
+        self.words = user_of_the_docs(self.server, self.ns)
+        self.login = self.url().replace("://", "://tooz:pw@")
+
+    def use(self):
+        """Everything, also where one waits for another; the log has nothing to complain about."""
+        self.a, self.b = self.tree(self.login, OPTIONS), self.tree(self.login + "&db=0", OPTIONS)
+        trouble.Base.works(self)
+        os.mkdir(self.a("groups/g"))
+        lib.write(self.a("groups/g/m"), b"x")
+        holder, waiter = self.agent(), self.agent()
+        for mode, name in ((EX, "locks/l"), (SH, "locks/l"), (EX, "leaders/g")):
+            fd, other = holder.open_flock(self.a(name), RW, mode), waiter.open(self.b(name))
+            waiter.start("flock", other, EX)
+            waiter.wait_blocked()
+            holder.fsync(fd)
+            self.assertTrue(os.listdir(self.b(name.split("/")[0])))
+            lib.read(self.b(name))
+            holder.flock(fd, UN)
+            waiter.result()
+            waiter.flock(other, mode)
+            waiter.flock(other, UN)
+        fd = holder.open_flock(self.a("locks/l"), RW, SH)
+        holder.flock(fd, EX)
+        os.unlink(self.b("locks/l"))
+        self.fails(errno.EIO, holder.fsync, fd)
+        self.assertIn("lock l was lost: it was broken", self.a.read_log())
+        self.assertEqual(os.listdir(self.b("groups")), ["g"])
+        with lib.suppressed():
+            os.rmdir(self.b("groups/g"))
+        time.sleep(LEASE_S / 2)  # a renewal
+        os.unlink(self.a("groups/g/m"))
+        os.rmdir(self.a("groups/g"))
+        for tree in (self.a, self.b):
+            self.assertNotRegex(tree.read_log(), "(?i)perm|refuse|polling")
+            tree.stop()
+        left = [x for x in self.server("KEYS", "*") if b"token" not in x]
+        self.assertEqual(left, [], "a trace")
+
+    state = trouble.Base.state
+
+    def test_user_of_the_docs(self):
+        self.use()
+
+    def test_what_is_asked_for(self):
+        """Each right of the line is needed, and a mount without it is refused before it writes."""
+        rights = [x[1:] for x in self.words if x.startswith("+")]
+        needed = [x for x in rights if not x.startswith(self.OPTIONAL)]
+        self.assertGreater(len(needed), 30)
+        for right in needed:
+            self.server("ACL", "SETUSER", "tooz", "-" + right)
+            with self.subTest(right=right):
+                self.refused(self.login, right)
+            self.server("ACL", "SETUSER", "tooz", "+" + right)
+        self.assertEqual(self.server("KEYS", "*"), [])
+        for pattern, word in (("~other*", "toozfs"), (f"~{self.ns}:*", "_groups")):
+            self.server("ACL", "SETUSER", "tooz", "resetkeys", pattern)
+            self.refused(self.login, word)
+        self.assertEqual(self.server("KEYS", "*"), [])
+
+    def test_optional_rights(self):
+        rights = [x[1:] for x in self.words if x.startswith("+")]
+        for right in rights:
+            if right.startswith(self.OPTIONAL):
+                self.server("ACL", "SETUSER", "tooz", "-" + right)
+                self.tree(self.login, OPTIONS).stop()
+                self.server("ACL", "SETUSER", "tooz", "+" + right)
+
+    def test_taken_away(self):
+        """Inside a script: EACCES, and the log has the server's words."""
+        tree = self.tree(self.login, OPTIONS)
+        os.mkdir(tree("groups/g"))
+        fd = self.open(tree("locks/l"))
+        fcntl.flock(fd, EX)
+        self.server("ACL", "SETUSER", "tooz", "-hset")
+        self.fails(errno.EACCES, lib.write, tree("groups/g/m"), b"x")
+        self.assertRegex(tree.read_log(), "refuses.*can't run|refuses.*hset")
+        self.server("ACL", "SETUSER", "tooz", "-pexpire")
+        lib.wait_until(lambda: lib.read(tree(".tooz/state")) != b"connected\n", "the loss")
+        self.assertEqual(tree.read_log().count("the server refuses a request"), 1, tree.read_log())
+        self.assertEqual(tree.read_log().count("the server refuses to renew"), 1, tree.read_log())
 
 
 class Sentinel(lib.Case):

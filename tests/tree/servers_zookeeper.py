@@ -37,7 +37,22 @@ class Refused(trouble.Refused, lib.Case):
             other = servers.shared("redis")
         except servers.Missing as missing:
             self.skipTest(str(missing))
-        self.refused(f"zookeeper://127.0.0.1:{other.port}")
+        self.refused(f"zookeeper://127.0.0.1:{other.port}",
+                     f"127.0.0.1:{other.port}: accepts the connection and says nothing")
+        self.refused(self.listener(b"", close=True), "closes the connection")
+
+    def test_not_a_server(self):
+        """Named by its address, with what it said."""
+        url = self.listener(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        self.refused(url, url.split("//")[1] + ": not a ZooKeeper server (it says 'HTTP/1.1 400")
+        port = servers.free_port()
+        self.refused(f"zookeeper://127.0.0.1:{port}", f"127.0.0.1:{port}: server refused")
+
+    def test_shorter_sessions(self):
+        server = lib.server("zookeeper")
+        tree = self.tree(server.url(), "timeout=3600")
+        self.assertRegex(tree.read_log(), "gives sessions of .* where 3600 s were asked for")
+        self.assertNotIn("gives sessions", self.tree(server.url(), OPTIONS).read_log())
 
     def test_wrong_password(self):
         """The namespace belongs to somebody: who is not that one is told so."""
@@ -46,9 +61,33 @@ class Refused(trouble.Refused, lib.Case):
         right = server.url(namespace).replace("://", "://user:right-one@")
         tree = self.tree(right, OPTIONS)
         self.assertEqual(lib.read(tree(".tooz/state")), b"connected\n")
-        self.refused(right.replace("right-one", "wrong-one"), "auth", "acl", "perm", "access",
-                     secret="wrong-one")
-        self.refused(server.url(namespace), "auth", "acl", "perm", "access")
+        said = f"/{namespace}.toozfs/members: made by another user, or with another password"
+        self.refused(right.replace("right-one", "wrong-one"), said, secret="wrong-one")
+        self.refused(server.url(namespace), said)
+
+    def checked(self, url, code, *said):
+        """The options alone, without a server."""
+        path = os.path.join(lib.WORK, "checked")
+        os.makedirs(path, exist_ok=True)
+        done = lib.subprocess.run([lib.TOOZFS, "-f", url, path], capture_output=True, text=True,
+                                  timeout=lib.PATIENCE_S, check=False)
+        self.assertEqual(done.returncode, code, done.stderr)
+        for word in said:
+            self.assertIn(word, done.stderr)
+
+    def test_half_a_login(self):
+        """One of user and password would leave all nodes open to everybody."""
+        self.checked("zookeeper://alice@h", 1, "user name without a password")
+        self.checked("zookeeper://:secret@h", 1, "password without a user name")
+        self.checked("zookeeper://alice:secret@h", 0)
+
+    def test_names_that_mislead(self):
+        self.checked("zookeeper://h/prod", 0, "'/prod'", "hosts=h/prod")
+        self.checked("zookeeper://h/", 0)
+        for namespace in ("zookeeper", "zookeeper/quota"):
+            self.checked(f"zookeeper://h?namespace={namespace}", 1, "ZooKeeper's own")
+        self.checked("zookeeper://h?namespace=zookeepers", 0)
+        self.checked("zookeeper://h?namespace=zookeeper&hosts=x/prod", 0)
 
     def test_one_of_an_ensemble_alone(self):
         """It answers, and serves nobody."""
@@ -120,17 +159,18 @@ class Trouble(Own, trouble.Trouble, lib.Case):
             self.assertFalse(any(x.done() for x in self.waiters), "two hold at once")
             self.holder.flock(self.fd, UN)
         self.drain()
-        self.works()
+        trouble.tries(self.b("locks/w"))
 
     def test_killed_for_long(self):
         self.hold()
         self.server.kill()
         self.loses(self.holder, self.fd)
+        self.assertRegex(self.b.read_log(), rf"127.0.0.1:{self.server.port}: .* \(")
         for agent in self.waiters:
             self.assertFalse(agent.done())
         self.server.start()
         self.drain()
-        self.works()
+        trouble.tries(self.b("locks/w"))
 
 
 class Hostile(lib.ZooKeeper):
@@ -435,19 +475,9 @@ class Ensemble(Several):
         for server in list(self.site.servers):
             server.kill()
             servers.Sentinels._until(self.site.leader, "a leader")
-            lib.wait_until(lambda: self.works(), "a lock", 2 * lib.PATIENCE_S)
+            lib.wait_until(lambda: trouble.tries(self.b("locks/w")), "a lock", 2 * lib.PATIENCE_S)
             server.start()
         self.handed_over(token)
-
-    def works(self):
-        fd = os.open(self.b("locks/w"), RW)
-        try:
-            fcntl.flock(fd, EX | NB)
-            return True
-        except OSError:
-            return False
-        finally:
-            os.close(fd)
 
     def test_no_majority(self):
         """One server left decides nothing: the holder is told in time, and nobody gets the lock."""
@@ -484,8 +514,8 @@ class Ensemble(Several):
         leader = self.site.leader()
         others = [server for server in self.site.servers if server is not leader]
         namespace = self.site.namespace()
-        here = self.tree(leader.url(namespace), "timeout=40")
-        there = self.tree(others[0].url(namespace), "timeout=40")
+        here = self.tree(leader.url(namespace), "timeout=8,membership_timeout=40")
+        there = self.tree(others[0].url(namespace), "timeout=8,membership_timeout=40")
         fd = self.open(here("locks/x"))
         fcntl.flock(fd, EX)
         os.fsync(fd)
@@ -688,20 +718,8 @@ class Parted(Several):
 
     def goes_on(self, *trees):
         for tree in trees:
-            def works():
-                try:
-                    fd = os.open(tree("locks/w"), RW)
-                except OSError:
-                    return False
-                try:
-                    fcntl.flock(fd, EX | NB)
-                    return True
-                except OSError:
-                    return False
-                finally:
-                    with lib.suppressed():
-                        os.close(fd)
-            lib.wait_until(works, "the mount to work again", 4 * lib.PATIENCE_S)
+            lib.wait_until(lambda t=tree: trouble.tries(t("locks/w")), "the mount to work again",
+                           4 * lib.PATIENCE_S)
             self.assertEqual(lib.read(tree(".tooz/state")), b"connected\n")
 
 

@@ -81,6 +81,25 @@ static void scripts(void **state)
 	site_close(&site);
 }
 
+/* It is no master any more; before redis 7 a script said so in more words. */
+static void demoted(void **state)
+{
+	static const char *const words[] = {"READONLY You can't write",
+		"ERR Error running script (call to f_1): "
+		"@user_script:1: -READONLY You can't write"};
+	struct site site;
+	struct call call;
+	server_with(NULL, NULL, NULL, NULL);
+	for (size_t i = 0; i < 2; i++) {
+		site_open(&site, "redis://127.0.0.1:%u", port);
+		assert_true(run(&site, is_up));
+		START(&call, &site, REDIS_TRACKED, "EVAL", "return redis.error_reply(ARGV[1])", "0",
+			words[i]);
+		assert_true(run(&site, went_down));
+		site_close(&site);
+	}
+}
+
 static bool noticed(struct site *site)
 {
 	return site->notices > 0;
@@ -338,6 +357,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_teardown(commands, stop_server),
 		cmocka_unit_test_teardown(scripts, stop_server),
+		cmocka_unit_test_teardown(demoted, stop_server),
 		cmocka_unit_test_teardown(notices, stop_server),
 		cmocka_unit_test_teardown(one_write_a_turn, stop_server),
 		cmocka_unit_test_teardown(forgotten, stop_server),

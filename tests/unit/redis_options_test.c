@@ -171,6 +171,10 @@ static void refusals(void **state)
 	check_refused("redis://h?sentinel=m&sentinel_fallback=[::1]x", "not host:port");
 	check_refused("redis://h1,h2", "one host");
 	check_refused("redis://h?ssl_keyfile=/k", "without 'ssl_certfile'");
+	check_refused("redis://h?ssl_certfile=/c", "in the clear");
+	check_refused("redis://h?ssl_ca_certs=/c&ssl=false", "'ssl_ca_certs'");
+	check_refused("redis://h?ssl_ca_certs=/c&sentinel_ssl=true", "in the clear");
+	check_refused("redis://h?ssl_ca_certs=/c&sentinel=m", "in the clear");
 	char url[600] = "redis://h?namespace=";
 	memset(url + strlen(url), 'n', 201);
 	check_refused(url, "namespace");
@@ -193,6 +197,12 @@ static void errors(void **state)
 		{"WRONGPASS invalid username-password pair or user is disabled.", -EACCES},
 		{"NOPERM this user has no permissions to run the 'get' command", -EACCES},
 		{"DENIED Redis is running in protected mode", -EACCES},
+		{"ERR The user executing the script can't run this command or subcommand script: "
+		 "f_1, on @user_script:1.",
+			-EACCES},
+		{"ERR Error running script (call to f_1): @user_script:1: The user executing the "
+		 "script can't access at least one of the keys",
+			-EACCES},
 		{"READONLY You can't write against a read only replica.", -EHOSTDOWN},
 		{"LOADING Redis is loading the dataset in memory", -EHOSTDOWN},
 		{"MASTERDOWN Link with MASTER is down", -EHOSTDOWN},
@@ -228,6 +238,15 @@ static void errors(void **state)
 	const redisReply nil = {.type = REDIS_REPLY_NIL};
 	assert_int_equal(redis_errno(&nil), 0);
 	assert_false(redis_error_is(&nil, "OOM"));
+	assert_false(redis_error_has(&nil, "OOM"));
+	char text[] = "ERR Error running script (call to f_1): @user_script:1: @user_script: 1: "
+		      "-READONLY You can't write";
+	const redisReply wrapped = {
+		.type = REDIS_REPLY_ERROR, .str = text, .len = sizeof(text) - 1};
+	assert_true(redis_error_has(&wrapped, "READONLY"));
+	assert_true(redis_error_has(&wrapped, "ERR"));
+	assert_false(redis_error_has(&wrapped, "READ"));
+	assert_false(redis_error_is(&wrapped, "READONLY"));
 }
 
 static void infos(void **state)

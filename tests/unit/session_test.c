@@ -457,6 +457,39 @@ static void claim_dead(void **state)
 	assert_true(site_close(&site));
 }
 
+static unsigned told, counted;
+
+static void count_lines(int level, const char *text)
+{
+	(void)level;
+	if (!strstr(text, "cannot open the session again"))
+		return;
+	told++;
+	counted += strstr(text, "more attempts)") != NULL;
+}
+
+/* A quarter of an hour without the server: a line at its begin, and one after ten minutes. */
+static void long_outage(void **state)
+{
+	(void)state;
+	struct fake_options options = site_options();
+	site_open(&site, 1, &options, 1);
+	told = counted = 0;
+	coord_log_to(count_lines);
+	fake_break(site.server, "m0", 15 * 60000);
+	assert_true(until_state(COORD_LOST, 60000));
+	assert_true(until_state(COORD_CONNECTED, 16 * 60000));
+	assert_int_equal(counted, 1);
+	assert_int_equal(told, 2);
+	/* The next outage is another. */
+	fake_break(site.server, "m0", 60000);
+	assert_true(until_state(COORD_LOST, 60000));
+	assert_true(until_state(COORD_CONNECTED, 2 * 60000));
+	coord_log_to(NULL);
+	assert_int_equal(told, 3);
+	assert_true(site_close(&site));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -469,6 +502,7 @@ int main(void)
 		cmocka_unit_test(grant_too_late),
 		cmocka_unit_test(lost_with_connection),
 		cmocka_unit_test(unreachable),
+		cmocka_unit_test(long_outage),
 		cmocka_unit_test(silent),
 		cmocka_unit_test(stop_while_down),
 		cmocka_unit_test(stop_while_opening),

@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <sys/wait.h>
 #include <sys/un.h>
 #include <time.h>
 
@@ -557,10 +558,43 @@ static void tls_with_strangers(void **state)
 	stream_tls_free(tls);
 }
 
+/* Names in the directory; NULL: not given. */
+static void check_files(
+	const char *ca, const char *cert, const char *key, const char *file, const char *why)
+{
+	const char *names[] = {ca, cert, key};
+	char paths[3][300];
+	struct stream_tls *tls;
+	char *error;
+	for (int i = 0; i < 3; i++)
+		snprintf(paths[i], sizeof(paths[i]), "%s/%s", dir, names[i] ? names[i] : "");
+	assert_int_equal(stream_tls_new(ca ? paths[0] : NULL, cert ? paths[1] : NULL,
+				 key ? paths[2] : NULL, &tls, &error),
+		-EINVAL);
+	if (!strstr(error, file) || !strstr(error, why))
+		fail_msg("'%s' does not say '%s' of '%s'", error, why, file);
+	free(error);
+}
+
+/* The key of good, with a passphrase. */
+static void lock_key(void)
+{
+	char from[300], to[300];
+	snprintf(from, sizeof(from), "%s/good.key", dir);
+	snprintf(to, sizeof(to), "%s/locked.key", dir);
+	const char *const argv[] = {"openssl", "pkey", "-in", from, "-aes256", "-passout",
+		"pass:secret", "-out", to, NULL};
+	pid_t pid = program_start(in_dir(dir, "pkey.log"), argv);
+	int status;
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+}
+
 static void tls_files(void **state)
 {
 	struct stream_tls *tls;
 	char *error;
+	lock_key();
 	assert_int_equal(stream_tls_new("/nonexistent", NULL, NULL, &tls, &error), -EINVAL);
 	assert_non_null(strstr(error, "trusted certificates '/nonexistent'"));
 	free(error);
@@ -569,6 +603,11 @@ static void tls_files(void **state)
 		-EINVAL);
 	assert_non_null(strstr(error, "private key"));
 	free(error);
+	check_files(NULL, "nonexistent", NULL, "certificate '", "No such file");
+	check_files("nonexistent", NULL, NULL, "trusted certificates '", "No such file");
+	check_files(NULL, "good.pem", NULL, "good.pem", "has no private key");
+	check_files(NULL, "good.key", "good.key", "good.key", "has no certificate");
+	check_files(NULL, "good.pem", "locked.key", "locked.key", "passphrase");
 	assert_int_equal(stream_tls_new(NULL, NULL, NULL, &tls, &error), 0);
 	stream_tls_free(tls);
 	stream_tls_free(NULL);

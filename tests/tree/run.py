@@ -1,0 +1,872 @@
+# SPDX-License-Identifier: Apache-2.0
+"""tooz-run: what it hands to its command, what it does with signals, and that the command ends in time."""
+import contextlib
+import fcntl
+import os
+import pty
+import random
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+
+import lib
+import servers_redis
+import servers_zookeeper
+import trouble
+from lib import EX, NB, UN
+from trouble import LEASE_S, RW
+
+TOOZ_RUN = os.environ.get("TOOZ_RUN", "")
+CONFLICT, LOST, FAILED, CANNOT_RUN, NOT_FOUND = 1, 122, 125, 126, 127
+
+# Appends the time to a file, again and again. "deaf": TERM does nothing. "child": a child of its own does it.
+WRITER = """
+import os, signal, sys, time
+if "deaf" in sys.argv:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+if "child" in sys.argv and os.fork():
+    os.wait()
+    sys.exit(1)
+fd = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+while True:
+    os.write(fd, b"%d\\n" % time.monotonic_ns())
+    time.sleep(0.001)
+"""
+
+
+# Deaf; appends its token and the time until the seconds are over.
+RACER = """
+import os, signal, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+fd = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+end = time.monotonic() + float(sys.argv[2])
+while time.monotonic() < end:
+    os.write(fd, b"%s %d\\n" % (os.environb[b"TOOZ_TOKEN"], time.monotonic_ns()))
+    time.sleep(0.001)
+"""
+# One tooz-run after the other, until the file is there.
+RACE = 'while ! [ -e "$1" ]; do "$2" -l "$3" /usr/bin/python3 -c "$4" "$5" "$6" || read -t 0.05; done <> <(:)'
+
+
+def writer(path, *how):
+    return ("/usr/bin/python3", "-c", WRITER, path, *how)
+
+
+def stamps(path):
+    """What a writer wrote, in ns; the last line may be half of one."""
+    try:
+        return [int(x) for x in lib.read(path).split(b"\n")[:-1]]
+    except FileNotFoundError:
+        return []
+
+
+def take_and_stamp(path):
+    """Waits for the lock; when it was granted, in ns."""
+    fd = os.open(path, RW)
+    fcntl.flock(fd, EX)
+    now = time.monotonic_ns()
+    os.close(fd)
+    return now
+
+
+lib.ACTIONS["take_and_stamp"] = take_and_stamp
+
+
+def keeper_of(pid):
+    """The keeper of a tooz-run; None: there is none yet."""
+    for child in lib._descendants(pid):  # pylint: disable=protected-access
+        with contextlib.suppress(OSError), open(f"/proc/{child}/comm", encoding="ascii") as f:
+            if f.read() == "tooz-keeper\n":
+                return child
+    return None
+
+
+class Helper:
+    """Mixed into cases with the mounts a and b."""
+
+    count = 0
+
+    def file(self):
+        Helper.count += 1
+        return os.path.join(lib.WORK, f"file{Helper.count}")
+
+    def done(self, *args, **keywords):
+        """tooz-run to its end."""
+        return subprocess.run([TOOZ_RUN, *args], capture_output=True, text=True, check=False,
+                              timeout=3 * lib.PATIENCE_S, stdin=subprocess.DEVNULL, **keywords)
+
+    def code(self, *args, **keywords):
+        return self.done(*args, **keywords).returncode
+
+    def begin(self, *args, **keywords):
+        """tooz-run in a session of its own."""
+        return self.spawn(TOOZ_RUN, *args, start_new_session=True, **keywords)
+
+    def begin_sh(self, *args, script):
+        """A shell script under tooz-run that has said "ready". What it says goes to process.said."""
+        process = self.begin(*args, "sh", "-c", script, stdout=subprocess.PIPE,
+                             stderr=subprocess.DEVNULL)
+        self.says(process, b"ready\n")
+        return process
+
+    def says(self, process, line):
+        os.set_blocking(process.stdout.fileno(), False)
+        said = b""
+
+        def found():
+            nonlocal said
+            said += process.stdout.read() or b""
+            return line in said
+        lib.wait_until(found, f"{line!r}")
+        return said
+
+    def ended(self, process, timeout=None):
+        return process.wait(timeout or 3 * lib.PATIENCE_S)
+
+    def free(self, path):
+        fd = self.open(path)
+        try:
+            fcntl.flock(fd, EX | NB)
+        except BlockingIOError:
+            return False
+        finally:
+            os.close(fd)
+        return True
+
+    def begin_writer(self, *args, how=()):
+        """A writer under tooz-run that has begun to write. Returns (process, file)."""
+        path = self.file()
+        process = self.begin(*args, *writer(path, *how), stderr=subprocess.PIPE)
+        lib.wait_until(lambda: stamps(path), "the writer", 2 * lib.PATIENCE_S)
+        return process, path
+
+    def silent(self, path):
+        """Until nobody writes there any more."""
+        count = -1
+
+        def silent():
+            nonlocal count
+            before, count = count, len(stamps(path))
+            time.sleep(0.05)
+            return before == count
+        lib.wait_until(silent, "the writer's end")
+
+
+class Plain(Helper, lib.Memory):
+    def test_environment(self):
+        lock, group = self.a("locks/l"), self.a("groups/g")
+        os.mkdir(group)
+        done = self.done("-l", lock, "-L", self.a("leaders/g"), "-m", group + "/m={\"a\":\"b=c\"}",
+                         "-l", self.a("locks/k"), "sh", "-c", 'env; cat "$TOOZ_LOCK"')
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(done.stderr, "")
+        said = dict(x.split("=", 1) for x in done.stdout.splitlines())
+        self.assertEqual(said["TOOZ_LOCK"], lock)
+        self.assertEqual(said["TOOZ_TOKEN"], said["token"])
+        self.assertEqual(said["TOOZ_LOCK_2"], self.a("locks/k"))
+        self.assertGreater(int(said["TOOZ_TOKEN_2"]), 0)
+        self.assertEqual(said["TOOZ_LEADER"], self.a("leaders/g"))
+        self.assertEqual(said["TOOZ_MEMBER"], group + "/m")
+
+    def test_environment_of_another_one_above(self):
+        script = 'echo "$TOOZ_LOCK $TOOZ_LOCK_2 $TOOZ_TOKEN_2 $TOOZ_MEMBER"'
+        os.mkdir(self.a("groups/g"))
+        done = self.done("-l", self.a("locks/a"), "-l", self.a("locks/b"), "-m", self.a("groups/g/m"),
+                         TOOZ_RUN, "-l", self.a("locks/c"), "sh", "-c", script)
+        self.assertEqual(done.stdout.split(), [self.a("locks/c"), self.a("groups/g/m")])
+
+    def test_tokens_grow(self):
+        got = [int(self.done("-l", self.a("locks/l"), "sh", "-c", "echo $TOOZ_TOKEN").stdout)
+               for _ in range(5)]
+        self.assertEqual(got, sorted(set(got)))
+
+    def test_exit_codes(self):
+        hold = ("-l", self.a("locks/l"))
+        plain = self.file()
+        lib.write(plain, b"")
+        self.assertEqual(self.code(*hold, "true"), 0)
+        self.assertEqual(self.code(*hold, "--", "sh", "-c", "exit 7"), 7)
+        for number in (signal.SIGTERM, signal.SIGKILL, signal.SIGINT):
+            self.assertEqual(self.code(*hold, "sh", "-c", f"kill -{int(number)} $$"), 128 + number)
+        self.assertEqual(self.code(*hold, "no-such-program"), NOT_FOUND)
+        self.assertEqual(self.code(*hold, plain), CANNOT_RUN)
+        for wrong in ((), hold, ("true",), (*hold, "-w", "x", "true"), (*hold, "-w", "-1", "true"),
+                      (*hold, "-E", "256", "true"), (*hold, "-g", "nan", "true"), ("-l",),
+                      (*hold, "--no-such-option", "true")):
+            self.assertEqual(self.code(*wrong), FAILED, wrong)
+        self.assertTrue(self.free(self.a("locks/l")))
+        self.assertEqual(self.code("--help"), 0)
+        self.assertTrue(self.done("--version").stdout.startswith("tooz-run "))
+
+    def test_what_is_no_lock(self):
+        """Nothing that would lock this host alone, or nothing at all."""
+        os.mkdir(self.a("groups/g"))
+        there = self.file()
+        os.makedirs(there + "/locks")
+        for option, path in (("-l", self.file()), ("-l", there + "/locks/l"), ("-l", self.a("locks")),
+                             ("-l", self.a("groups/g/l")), ("-l", self.a("leaders/g")),
+                             ("-L", self.a("locks/l")), ("-L", self.a("leaders/none")),
+                             ("-m", self.a("groups/none/m")), ("-m", self.a("groups/m")),
+                             ("-m", self.a("locks/l")), ("-l", self.a("locks/.swp")),
+                             ("-l", self.a(".tooz/state")), ("-l", self.a("locks/../locks"))):
+            done = self.done("-n", option, path, "echo", "ran")
+            self.assertEqual((done.returncode, done.stdout), (FAILED, ""), path)
+            self.assertIn(os.path.basename(path), done.stderr)
+        self.assertEqual(os.listdir(there + "/locks"), [])
+        self.assertEqual(os.listdir(self.a("groups/g")), [])
+
+    def test_conflict(self):
+        lock = self.a("locks/l")
+        fcntl.flock(self.open(self.b("locks/l")), EX)
+        done = self.done("-n", "-l", lock, "echo", "ran")
+        self.assertEqual((done.returncode, done.stdout, done.stderr), (CONFLICT, "", ""))
+        self.assertEqual(self.code("-n", "-E", "9", "-l", lock, "true"), 9)
+        done = self.done("-n", "-E", "0", "-l", lock, "echo", "ran")
+        self.assertEqual((done.returncode, done.stdout, done.stderr), (0, "", ""))
+        done = self.done("-w", "0.1", "-E", "0", "-l", lock, "echo", "ran")
+        self.assertEqual((done.returncode, done.stdout, done.stderr), (0, "", ""))
+        self.assertIn("held", self.done("-v", "-n", "-l", lock, "true").stderr)
+        begin = time.monotonic()
+        self.assertEqual(self.code("-w", "0.3", "-E", "10", "-l", lock, "true"), 10)
+        self.assertGreaterEqual(time.monotonic() - begin, 0.3)
+        self.wait_waiters(lock, 0)
+        self.assertEqual(self.code("-w", "0", "-l", lock, "true"), CONFLICT)
+
+    def test_waits(self):
+        lock = self.a("locks/l")
+        fd = self.open(lock)
+        fcntl.flock(fd, EX)
+        process = self.begin("-w", "60", "-l", lock, "true")
+        self.wait_waiters(lock, 1)
+        fcntl.flock(fd, UN)
+        self.assertEqual(self.ended(process), 0)
+
+    def test_given_up_while_it_waits(self):
+        """However it ends while it waits, the wait ends with it, and nothing is run."""
+        lock, ran = self.a("locks/l"), self.file()
+        fd = self.open(lock)
+        fcntl.flock(fd, EX)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL):
+            process = self.begin("-l", lock, "touch", ran)
+            self.wait_waiters(lock, 1)
+            process.send_signal(number)
+            self.assertEqual(self.ended(process), -number)
+            self.wait_waiters(lock, 0)
+        self.assertFalse(os.path.exists(ran))
+
+    def test_shared(self):
+        lock = self.a("locks/l")
+        for options in (("-l", lock, "-s"), ("-s", "-l", lock)):
+            other = ("-n", *options, "true")
+            self.assertEqual(self.code(*options, TOOZ_RUN, *other), 0)
+            self.assertEqual(self.code("-l", lock, TOOZ_RUN, *other), CONFLICT)
+        # Of the lock before it only.
+        two = ("-l", lock, "-s", "-l", self.a("locks/k"))
+        self.assertEqual(self.code(*two, TOOZ_RUN, "-n", "-s", "-l", self.a("locks/k"), "true"),
+                         CONFLICT)
+
+    def test_two_locks(self):
+        """Both, or none."""
+        locks = [self.a("locks/x"), self.a("locks/y")]
+        args = [x for lock in locks for x in ("-l", lock)]
+        fd = self.open(locks[1])
+        fcntl.flock(fd, EX)
+        self.assertEqual(self.code("-n", *args, "true"), CONFLICT)
+        lib.wait_until(lambda: self.free(locks[0]), "the first to be let go of")
+        fcntl.flock(fd, UN)
+        process = self.begin_sh(*args, script="echo ready; sleep 1000")
+        self.assertEqual([self.free(x) for x in locks], [False, False])
+        process.terminate()
+        self.assertEqual(self.ended(process), 128 + signal.SIGTERM)
+        self.assertEqual([self.free(x) for x in locks], [True, True])
+
+    def test_leader(self):
+        os.mkdir(self.a("groups/g"))
+        done = self.done("-L", self.a("leaders/g"), "cat", self.a("leaders/g"))
+        self.assertEqual(done.stdout.strip(), self.a.member)
+        self.assertEqual(os.listdir(self.a("leaders")), [])
+
+    def test_member(self):
+        """Joined with its capabilities while the command runs."""
+        os.mkdir(self.a("groups/g"))
+        path = self.a("groups/g/m")
+        done = self.done("-m", path + "=[1, 2]", "sh", "-c", f'ls {self.a("groups/g")}; cat {path}')
+        self.assertEqual(done.stdout.split(), ["m", "[1,2]"])
+        lib.wait_until(lambda: not os.listdir(self.a("groups/g")), "its leaving")
+
+    def test_member_that_is_held(self):
+        """It is not written to before it is free."""
+        os.mkdir(self.a("groups/g"))
+        path = self.a("groups/g/m")
+        fd = self.open(path)
+        os.write(fd, b"old")
+        fcntl.flock(fd, EX)
+        self.assertEqual(self.code("-n", "-m", path + "=new", "true"), CONFLICT)
+        self.assertEqual(lib.read(path), b"old")
+        process = self.begin("-m", path + "=new", "cat", path, stdout=subprocess.PIPE)
+        lib.wait_until(lambda: lib.in_lock_request(keeper_of(process.pid)), "the wait")
+        fcntl.flock(fd, UN)
+        self.assertEqual(self.ended(process), 0)
+        self.assertEqual(process.stdout.read(), b"new")
+
+    def test_member_that_is_removed(self):
+        """No reason to end what runs."""
+        os.mkdir(self.a("groups/g"))
+        process = self.begin_sh("-m", self.a("groups/g/m"), script="echo ready; sleep 1000")
+        os.unlink(self.a("groups/g/m"))
+        self.assertEqual(self.code("-l", self.a("locks/l"), "true"), 0)
+        self.assertIsNone(process.poll())
+        process.terminate()
+        self.assertEqual(self.ended(process), 128 + signal.SIGTERM)
+
+    def test_the_command_has_no_handle(self):
+        done = self.done("-l", self.a("locks/l"), "ls", "-l", "/proc/self/fd")
+        self.assertNotIn(self.a.path, done.stdout)
+        self.assertNotIn("socket", done.stdout)
+
+    def test_relative_paths(self):
+        done = self.done("-l", "locks/l", "sh", "-c", "cd /; cat $TOOZ_LOCK", cwd=self.a.path)
+        self.assertIn("token=", done.stdout, done.stderr)
+
+    def test_the_same_twice(self):
+        self.assertEqual(self.code("-l", self.a("locks/l"), "-l", self.a("locks/l"), "true"), FAILED)
+
+    def test_closed_descriptors(self):
+        done = lib.sh('"$1" -l "$2" sh -c \'exit 5\' <&- >&- 2>&-', TOOZ_RUN, self.a("locks/l"))
+        self.assertEqual(done.returncode, 5)
+
+    def test_group_of_its_own(self):
+        done = self.done("-l", self.a("locks/l"), "sh", "-c", "cut -d' ' -f5 /proc/$$/stat; echo $$")
+        self.assertEqual(*done.stdout.split())
+
+
+class Signals(Helper, lib.Memory):
+    PASSED = ("TERM", "INT", "HUP", "QUIT", "USR1", "USR2", "WINCH", "ALRM")
+
+    def test_passed_on(self):
+        traps = "; ".join(f"trap 'echo got {x}' {x}" for x in self.PASSED)
+        process = self.begin_sh("-l", self.a("locks/l"), script=traps + "; echo ready; "
+                                "while :; do read x < /dev/null; done")
+        for name in self.PASSED:
+            process.send_signal(signal.Signals["SIG" + name])
+            self.says(process, f"got {name}\n".encode())
+        self.assertIsNone(process.poll())
+
+    def test_whole_group(self):
+        """What the command started gets them too."""
+        process = self.begin_sh("-l", self.a("locks/l"), script="trap '' USR1; (trap 'echo child; exit' "
+                                "USR1; echo ready; while :; do read x < /dev/null; done); exit 5")
+        process.send_signal(signal.SIGUSR1)
+        self.says(process, b"child\n")
+        self.assertEqual(self.ended(process), 5)
+
+    def test_ignored_ones_are_not(self):
+        """As nohup wants it."""
+        process = self.spawn("sh", "-c", 'trap "" HUP; exec "$@"', "sh", TOOZ_RUN, "-l",
+                             self.a("locks/l"), "sh", "-c", "echo ready; sleep 1000",
+                             stdout=subprocess.PIPE)
+        self.says(process, b"ready\n")
+        process.send_signal(signal.SIGHUP)
+        process.send_signal(signal.SIGTERM)
+        self.assertEqual(self.ended(process), 128 + signal.SIGTERM)
+
+    def test_stop_and_continue(self):
+        """Without a terminal: the command stops, and goes on."""
+        path = self.file()
+        process = self.begin("-l", self.a("locks/l"), *writer(path))
+        lib.wait_until(lambda: stamps(path), "the writer")
+        child = next(x for x in lib._descendants(process.pid)  # pylint: disable=protected-access
+                     if x != keeper_of(process.pid))
+
+        def state():
+            with open(f"/proc/{child}/stat", encoding="ascii") as f:
+                return f.read().rsplit(")", 1)[1].split()[0]
+        process.send_signal(signal.SIGTSTP)
+        lib.wait_until(lambda: state() == "T", "the stop")
+        process.send_signal(signal.SIGCONT)
+        lib.wait_until(lambda: state() != "T", "the continuation")
+        process.terminate()
+        self.assertEqual(self.ended(process), 128 + signal.SIGTERM)
+
+    def test_held_until_the_whole_group_has_ended(self):
+        lock, pipe = self.a("locks/l"), self.file()
+        os.mkfifo(pipe)
+        process = self.begin("-l", lock, "sh", "-c", f"(read x < {pipe}) & exit 3")
+        with open(pipe, "w", encoding="ascii"):
+            lib.wait_until(lambda: not self.free(lock), "the lock")
+            self.assertIsNone(process.poll())
+        self.assertEqual(self.ended(process), 3)
+        self.assertTrue(self.free(lock))
+
+    def test_what_has_left_the_group_is_not_waited_for(self):
+        lock, pipe = self.a("locks/l"), self.file()
+        os.mkfifo(pipe)
+        process = self.begin("-l", lock, "setsid", "-f", "sh", "-c", f"read x < {pipe}")
+        with open(pipe, "w", encoding="ascii"):
+            self.assertEqual(self.ended(process), 0)
+            self.assertTrue(self.free(lock))
+
+    def test_killed(self):
+        """kill -9: all that the command is has ended before the lock is granted to another."""
+        for how in ((), ("deaf",), ("deaf", "child")):
+            process, path = self.begin_writer("-l", self.a("locks/l"), how=how)
+            other = self.agent()
+            other.start("take_and_stamp", self.b("locks/l"))
+            other.wait_blocked()
+            process.kill()
+            granted = other.result()
+            self.silent(path)
+            self.assertLess(stamps(path)[-1], granted)
+
+    def test_keeper_killed(self):
+        process, path = self.begin_writer("-l", self.a("locks/l"), how=("deaf", "child"))
+        os.kill(keeper_of(process.pid), signal.SIGKILL)
+        self.assertEqual(self.ended(process), LOST)
+        last = stamps(path)[-1]
+        self.silent(path)
+        self.assertEqual(stamps(path)[-1], last)
+        self.assertTrue(self.free(self.a("locks/l")))
+
+
+class Lost(Helper, lib.Memory):
+    """Broken by another, or with the daemon."""
+
+    def broken(self, *args, how=()):
+        """Returns (exit code, seconds from the break to the end)."""
+        process, path = self.begin_writer("-l", self.a("locks/l"), *args, how=how)
+        begin = time.monotonic()
+        self.agent().unlink(self.b("locks/l"))
+        code = self.ended(process)
+        took = time.monotonic() - begin
+        self.said = process.stderr.read().decode()
+        self.assertIn("locks/l: lost", self.said)
+        last = stamps(path)[-1]
+        self.silent(path)
+        self.assertEqual(stamps(path)[-1], last)
+        return code, took
+
+    def test_broken(self):
+        code, took = self.broken()
+        self.assertEqual(code, LOST)
+        self.assertLess(took, 0.9 * lib.SLOW)
+
+    def test_broken_under_a_deaf_command(self):
+        code, took = self.broken(how=("deaf", "child"))
+        self.assertEqual(code, LOST)
+        self.assertGreater(took, 0.9)
+        self.assertLess(took, 2 * lib.SLOW)
+
+    def test_grace(self):
+        code, took = self.broken("-g", "0.3", how=("deaf",))
+        self.assertEqual(code, LOST)
+        self.assertGreater(took, 0.3)
+        self.assertLess(took, 0.9 * lib.SLOW)
+
+    def test_no_grace(self):
+        """KILL at once."""
+        self.broken("-g", "0", "-v")
+        self.assertIn("killing", self.said)
+
+    def test_released_by_the_command(self):
+        """rm by a descendant is a release, and no lock is no lock."""
+        done = self.done("-l", self.a("locks/l"), "sh", "-c", 'rm -f "$TOOZ_LOCK"; sleep 1000')
+        self.assertEqual(done.returncode, LOST, done.stderr)
+
+    def test_command_that_cleans_up(self):
+        """The time between TERM and KILL is its own; the code is still that of a loss."""
+        path = self.file()
+        process = self.begin_sh("-l", self.a("locks/l"), script=f"trap 'echo clean > {path}; exit 0' "
+                                "TERM; echo ready; while :; do read x < /dev/null; done")
+        self.agent().unlink(self.b("locks/l"))
+        self.assertEqual(self.ended(process), LOST)
+        self.assertEqual(lib.read(path), b"clean\n")
+
+    def test_stopped_command(self):
+        process, _ = self.begin_writer("-l", self.a("locks/l"))
+        process.send_signal(signal.SIGTSTP)
+        self.agent().unlink(self.b("locks/l"))
+        self.assertEqual(self.ended(process), LOST)
+
+    def test_leadership(self):
+        os.mkdir(self.a("groups/g"))
+        process, _ = self.begin_writer("-L", self.a("leaders/g"))
+        self.agent().unlink(self.b("leaders/g"))
+        self.assertEqual(self.ended(process), LOST)
+
+    def test_second_of_two(self):
+        process, _ = self.begin_writer("-l", self.a("locks/x"), "-l", self.a("locks/l"))
+        self.agent().unlink(self.b("locks/l"))
+        self.assertEqual(self.ended(process), LOST)
+        self.assertTrue(self.free(self.a("locks/x")))
+
+    def test_stopped_tooz_run(self):
+        """The keeper stands in."""
+        process, path = self.begin_writer("-l", self.a("locks/l"), how=("deaf", "child"))
+        process.send_signal(signal.SIGSTOP)
+        self.agent().unlink(self.b("locks/l"))
+        self.silent(path)
+        process.send_signal(signal.SIGCONT)
+        self.assertEqual(self.ended(process), LOST)
+
+    def test_nobody_reads_what_it_says(self):
+        """A full pipe keeps tooz-run from its work, and not the keeper from its own."""
+        path, (read_end, full) = self.file(), os.pipe()
+        os.set_blocking(full, False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(full, bytes(4096))
+        os.set_blocking(full, True)
+        process = self.begin("-l", self.a("locks/l"), *writer(path, "deaf"), stderr=full)
+        lib.wait_until(lambda: stamps(path), "the writer")
+        self.agent().unlink(self.b("locks/l"))
+        self.silent(path)
+        os.read(read_end, 65536)
+        self.assertEqual(self.ended(process), LOST)
+        os.close(read_end)
+        os.close(full)
+
+    def test_daemon_killed(self):
+        process, _ = self.begin_writer("-l", self.a("locks/l"))
+        member = self.begin_sh("-m", self.member(), script="echo ready; sleep 1000")
+        self.a.kill()
+        self.assertEqual(self.ended(process), LOST)
+        self.assertEqual(self.ended(member), LOST)
+
+    def member(self):
+        os.mkdir(self.a("groups/g"))
+        return self.a("groups/g/m")
+
+    def test_daemon_terminated(self):
+        process, _ = self.begin_writer("-l", self.a("locks/l"))
+        self.a.process.terminate()
+        self.assertEqual(self.ended(process), LOST)
+        self.assertEqual(self.a.wait_exit(), 0)
+
+    def test_unmounted_lazily(self):
+        """The daemon serves on until the command has ended."""
+        path = self.file()
+        process = self.begin_sh("-l", self.a("locks/l"),
+                                script=f"trap 'exit 4' USR1; echo ready; while :; do read x < /dev/null; done")
+        subprocess.run(["umount", "-l", self.a.path], check=True, timeout=lib.PATIENCE_S)
+        self.assertIsNone(process.poll())
+        self.assertIsNone(self.a.process.poll())
+        process.send_signal(signal.SIGUSR1)
+        self.assertEqual(self.ended(process), 4)
+        self.assertEqual(self.a.wait_exit(), 0)
+
+
+class OnFile(Helper, lib.File):
+    """Two mounts."""
+
+    test_conflict = Plain.test_conflict
+    test_killed = Signals.test_killed
+
+    def test_broken_by_the_other_mount(self):
+        process, _ = self.begin_writer("-l", self.a("locks/l"))
+        os.unlink(self.b("locks/l"))
+        self.assertEqual(self.ended(process), LOST)
+
+    def test_member_of_another_mount(self):
+        os.mkdir(self.a("groups/g"))
+        lib.write(self.b("groups/g/m"), b"theirs")
+        self.assertEqual(self.code("-m", self.a("groups/g/m") + "=ours", "true"), FAILED)
+        self.assertEqual(lib.read(self.b("groups/g/m")), b"theirs")
+
+
+class Terminal(Helper, lib.Memory):
+    """An interactive bash in a terminal of its own, and what one types there."""
+
+    def setUp(self):
+        super().setUp()
+        self.pid, self.tty = pty.fork()
+        if self.pid == 0:
+            os.environ.update(PS1="$ ", L=self.a("locks/l"), R=TOOZ_RUN, INPUTRC="/dev/null",
+                              TERM="dumb", HISTFILE="")
+            os.execv("/bin/bash", ["bash", "--norc", "--noprofile", "--noediting", "-i"])
+        self.addCleanup(self.end)
+        self.screen = b""
+        self.sees(rb"\$ ")
+        self.types("stty -echo; bind 'set enable-bracketed-paste off' 2>&-; echo be''gin")
+        self.sees(rb"begin\r\n")
+
+    def end(self):
+        os.kill(self.pid, signal.SIGKILL)
+        os.close(self.tty)
+        os.waitpid(self.pid, 0)
+
+    def types(self, line):
+        os.write(self.tty, line.encode() + b"\n")
+
+    def key(self, byte):
+        os.write(self.tty, byte)
+
+    def sees(self, pattern):
+        """Until it is on the screen; what was before it is forgotten."""
+        end = time.monotonic() + lib.PATIENCE_S
+        while True:
+            match = re.search(pattern, self.screen)
+            if match:
+                self.screen = self.screen[match.end():]
+                return match
+            left = end - time.monotonic()
+            if left <= 0 or not select.select([self.tty], [], [], left)[0]:
+                raise AssertionError(f"{pattern!r} does not appear: {self.screen!r}")
+            self.screen += os.read(self.tty, 65536)
+
+    READER = "sh -c 'echo ready; read x; echo got:$x'"
+
+    def test_reads(self):
+        self.types(f"$R -l $L {self.READER}; echo code:$?")
+        self.sees(rb"ready")
+        self.types("hello")
+        self.sees(rb"got:hello")
+        self.sees(rb"code:0")
+        self.types(f"$R -l $L {self.READER}; echo code:$?")
+        self.sees(rb"ready")
+
+    def test_ctrl_c(self):
+        self.types("while :; do $R -l $L sh -c 'echo ready; exec sleep 1000'; done; echo broken")
+        self.sees(rb"ready")
+        self.key(b"\x03")
+        self.sees(rb"\$ ")
+        self.types("echo code:$?")
+        self.sees(rb"code:130")
+        self.assertTrue(self.free(self.a("locks/l")))
+
+    def test_ctrl_z(self):
+        self.types(f"$R -l $L {self.READER}")
+        self.sees(rb"ready")
+        self.key(b"\x1a")
+        self.sees(rb"Stopped")
+        self.assertFalse(self.free(self.a("locks/l")))
+        self.types("fg")
+        self.sees(rb"\$R -l")
+        self.types("on and on")
+        self.sees(rb"got:on and on")
+        self.types("echo code:$?")
+        self.sees(rb"code:0")
+
+    def test_continued_in_the_background(self):
+        program = self.file()
+        lib.write(program, b"import signal\n"
+                  b"usr1 = [signal.SIGUSR1]\n"
+                  b"signal.pthread_sigmask(signal.SIG_BLOCK, usr1)\n"
+                  b"print('ready', flush=True)\n"
+                  b"signal.sigwait(usr1)\n"
+                  b"print('awake', flush=True)\n"
+                  b"open('/dev/tty').readline()\n")
+        self.types(f"$R -l $L /usr/bin/python3 {program}")
+        self.sees(rb"ready")
+        self.key(b"\x1a")
+        self.sees(rb"Stopped")
+        self.types("bg; kill -USR1 %1")
+        self.sees(rb"awake")
+        lib.wait_until(self.stopped, "the stop")
+        self.types("kill -HUP %1; kill -CONT %1; wait %1; echo code:$?")
+        self.sees(rb"code:129")
+
+    def test_background_job_that_reads(self):
+        self.types(f"$R -l $L {self.READER} &")
+        self.sees(rb"ready")
+        lib.wait_until(self.stopped, "the stop")
+        self.types("fg")
+        self.sees(rb"\$R -l")
+        self.types("late")
+        self.sees(rb"got:late")
+
+    def stopped(self):
+        """Has bash noticed?"""
+        self.types("jobs; echo lis''ted")
+        end = time.monotonic() + 0.2
+        while time.monotonic() < end and b"Stopped" not in self.screen:
+            if select.select([self.tty], [], [], 0.05)[0]:
+                self.screen += os.read(self.tty, 65536)
+        return b"Stopped" in self.screen
+
+    def test_script(self):
+        """Ctrl-C is passed on to a command that has not got the terminal."""
+        self.types("sh -c 'trap : INT; \"$R\" -l \"$L\" sh -c \"trap \\\"echo caught; exit 3\\\" INT; "
+                   "echo ready; while :; do read x < /dev/null; done\"; echo code:$?'")
+        self.sees(rb"ready")
+        self.key(b"\x03")
+        self.sees(rb"caught")
+        self.sees(rb"code:3")
+
+    def test_pipeline(self):
+        """The terminal is left to the others."""
+        self.types("$R -l $L sh -c 'echo ready; sleep 1000' | (cat; read x < /dev/tty; echo got:$x)")
+        self.sees(rb"ready")
+        self.agent().unlink(self.a("locks/l"))
+        self.types("mine")
+        self.sees(rb"got:mine")
+
+    def test_foreground(self):
+        self.types("$R -f -l $L sh -c 'echo ready; read x < /dev/tty; echo got:$x' | cat")
+        self.sees(rb"ready")
+        self.types("me")
+        self.sees(rb"got:me")
+
+    def test_lost_while_stopped(self):
+        self.types("$R -l $L sh -c 'trap \"\" TERM; echo ready; while :; do read x < /dev/null; done'")
+        self.sees(rb"ready")
+        self.key(b"\x1a")
+        self.sees(rb"Stopped")
+        self.agent().unlink(self.a("locks/l"))
+        self.types("fg; echo code:$?")
+        self.sees(rb"code:122")
+
+
+class Leased:
+    """A server, a mount that loses, and one that is granted what was lost: after the command's end."""
+
+    def race(self, trouble_now, *args, how=(), after=lambda: None):
+        """The exit code of a writer whose mount gets into trouble."""
+        process, path = self.begin_writer("-l", self.a("locks/l"), *args, how=how)
+        other = self.agent()
+        other.start("take_and_stamp", self.b("locks/l"))
+        other.wait_blocked()
+        begin = time.monotonic_ns()
+        trouble_now(process)
+        code = self.ended(process)
+        self.said = process.stderr.read().decode()
+        after()
+        granted = other.result(4 * lib.PATIENCE_S)
+        self.silent(path)
+        last = stamps(path)[-1]
+        self.assertLess(last, granted)
+        print(f"{self.id()}: ended after {(last - begin) / 1e9:.2f} s, granted after "
+              f"{(granted - begin) / 1e9:.2f} s", file=sys.stderr)
+        return code
+
+    def test_cut_off(self):
+        self.assertEqual(self.race(lambda _: self.proxy.drop("both")), LOST)
+
+    def test_cut_off_under_a_deaf_command(self):
+        """However long a grace was asked for."""
+        code = self.race(lambda _: self.proxy.drop("both"), "-g", "60", how=("deaf", "child"))
+        self.assertEqual(code, LOST)
+        self.assertIn("-g: the lease allows 0.375", self.said)
+
+    def test_tooz_run_stopped_and_cut_off(self):
+        def stop(process):
+            process.send_signal(signal.SIGSTOP)
+            self.proxy.drop("both")
+            self.silent(os.path.join(lib.WORK, f"file{Helper.count}"))
+            process.send_signal(signal.SIGCONT)
+        self.assertEqual(self.race(stop, how=("deaf", "child")), LOST)
+
+    def test_daemon_stopped(self):
+        """It says nothing, and tooz-run ends by its own clock."""
+        def stop(_):
+            self.a.process.send_signal(signal.SIGSTOP)
+            self.addCleanup(self.a.process.send_signal, signal.SIGCONT)
+        self.assertEqual(self.race(stop, how=("deaf",)), LOST)
+        self.assertIn("not confirmed in time", self.said)
+
+    def test_daemon_killed(self):
+        self.assertEqual(self.race(lambda _: self.a.kill(), how=("deaf", "child")), LOST)
+
+    def test_server_stopped_and_continued(self):
+        code = self.race(lambda _: self.server.pause(), how=("deaf",), after=self.server.cont)
+        self.assertEqual(code, LOST)
+
+    def test_server_is_back_when_the_lease_is_over(self):
+        """The mount lets go of what it lost as soon as it can."""
+        def stop(_):
+            self.server.pause()
+            self.state(self.a, "lost")
+            self.server.cont()
+        self.assertEqual(self.race(stop, how=("deaf", "child")), LOST)
+
+    def test_broken_by_the_other_mount(self):
+        process, _ = self.begin_writer("-l", self.a("locks/l"))
+        os.unlink(self.b("locks/l"))
+        self.assertEqual(self.ended(process), LOST)
+
+    def test_never_two(self):
+        """Whatever happens to a connection, a daemon and the server: the commands come one after the other."""
+        log, stop, choose = self.file(), self.file(), random.Random(os.getpid())
+        loops = [subprocess.Popen(["bash", "-c", RACE, "bash", stop, TOOZ_RUN, tree("locks/l"), RACER, log,
+                                   str(seconds)], stderr=subprocess.DEVNULL, start_new_session=True)
+                 for tree, seconds in ((self.a, 0.1), (self.a, 2.5), (self.b, 0.1), (self.b, 0.5))]
+        end = time.monotonic() + (60 if lib.LONG else 12) * lib.SLOW
+        try:
+            while time.monotonic() < end:
+                time.sleep(choose.uniform(0.05, 0.5))
+                self.trouble_for_a_while(choose)
+        finally:
+            lib.write(stop, b"")
+            for loop in loops:
+                loop.wait(6 * lib.PATIENCE_S)
+        spans = {}
+        for line in lib.read(log).splitlines():
+            token, stamp = map(int, line.split())
+            first, last = spans.get(token, (stamp, stamp))
+            spans[token] = min(first, stamp), max(last, stamp)
+        order = [spans[token] for token in sorted(spans)]
+        print(f"{self.id()}: {len(order)} commands", file=sys.stderr)
+        self.assertGreater(len(order), 5)
+        for (_, last), (first, _) in zip(order, order[1:]):
+            self.assertLess(last, first, "two ran at once")
+
+    def trouble_for_a_while(self, choose):
+        what, seconds = choose.randrange(4), choose.choice((0.2, 1, 2 * LEASE_S))
+        if what == 0:
+            self.proxy.cut()
+        elif what == 1:
+            self.proxy.drop("both")
+            time.sleep(seconds)
+            self.proxy.drop("none")
+            self.proxy.cut()
+        elif what == 2:
+            self.a.process.send_signal(signal.SIGSTOP)
+            time.sleep(seconds)
+            self.a.process.send_signal(signal.SIGCONT)
+        else:
+            self.server.pause()
+            time.sleep(seconds)
+            self.server.cont()
+
+    def test_outage_that_is_short(self):
+        """Suspended is not lost."""
+        process, _ = self.begin_writer("-l", self.a("locks/l"))
+        self.proxy.cut()
+        self.state(self.a, "connected")
+        process.terminate()
+        self.assertEqual(self.ended(process), 128 + signal.SIGTERM)
+
+    def test_runs_on(self):
+        """Longer than the lease, when nothing is wrong."""
+        process, path = self.begin_writer("-l", self.a("locks/l"))
+        end = stamps(path)[0] + int(1.5e9 * LEASE_S)
+        lib.wait_until(lambda: stamps(path)[-1] > end, "time to pass", 3 * LEASE_S * lib.SLOW)
+        process.terminate()
+        self.assertEqual(self.ended(process), 128 + signal.SIGTERM)
+
+
+class LeasedRedis(Leased, Helper, servers_redis.Own, trouble.Base, lib.Case):
+    def test_key_deleted(self):
+        process, _ = self.begin_writer("-l", self.a("locks/l"))
+        self.server("DEL", f"{self.ns}_l_lock")
+        self.assertEqual(self.ended(process), LOST)
+
+    def test_broken_by_python(self):
+        """tooz: lock.break_()."""
+        process, _ = self.begin_writer("-l", self.a("locks/l"))
+        script = ("import sys; from tooz import coordination; c = coordination.get_coordinator("
+                  "sys.argv[1], b'py'); c.start(); print(c.get_lock(b'l').break_())")
+        done = subprocess.run(["/usr/bin/python3", "-c", script, self.url()], capture_output=True,
+                              text=True, check=False, timeout=2 * lib.PATIENCE_S)
+        self.assertIn("True", done.stdout, done.stderr)
+        self.assertEqual(self.ended(process), LOST)
+
+
+class LeasedZooKeeper(Leased, Helper, servers_zookeeper.Own, trouble.Base, lib.Case):
+    pass
+
+
+if __name__ == "__main__":
+    lib.main()
