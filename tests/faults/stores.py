@@ -162,7 +162,7 @@ class Sentinels(Store):
         return super().victim(kind, pick)
 
     def heal(self):
-        super().heal()
+        """Who is master, and whose replica the others are, has changed since they were made."""
         end = time.monotonic() + 60 * lib.SLOW
         while time.monotonic() < end:
             with contextlib.suppress(OSError, StopIteration, servers.RedisError):
