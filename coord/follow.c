@@ -344,7 +344,9 @@ static void read_done(struct coord_op *op, void *user)
 		group->watched = core_watch_ref(coord, key_of(group)) == 0;
 	if (r == 0)
 		r = take(group, op);
-	bool again = r == -ENOMEM || r == -ECANCELED || core_transient(r);
+	/* A login that was good is refused for a while only, it is to be hoped. */
+	bool again = r == -ENOMEM || r == -ECANCELED || core_transient(r) ||
+		     (r == -EACCES && group->known);
 	core_op_free(op);
 	if (r == -EFBIG && !group->bare) {
 		group->bare = group->dirty = true;
