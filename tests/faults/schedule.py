@@ -6,11 +6,14 @@ OWN = {"daemon-stop": 3, "daemon-kill": 2, "remount": 1, "worker-kill": 3, "work
 NET = {"cut": 2, "half_close": 1, "delay": 2, "drop": 4, "stall": 3, "garble": 1, "refuse": 2,
        "one-cut": 2, "one-half_close": 1, "one-drop": 3, "one-stall": 3, "one-delay": 2}
 SERVER = {"server-stop": 3, "server-kill": 2}
+# Noise for the length of an answer can stop the daemon's loop for seconds in ZooKeeper's client library, and holders are
+# told late. TCP makes no noise; so it is not among what is promised there.
+QUIET = {kind: weight for kind, weight in NET.items() if kind != "garble"}
 KINDS = {
     "file": OWN,
     "redis": OWN | NET | SERVER,
-    "zookeeper": OWN | NET | SERVER,
-    "zookeeper-ensemble": OWN | NET | SERVER | {"leader-stop": 3, "leader-kill": 2},
+    "zookeeper": OWN | QUIET | SERVER,
+    "zookeeper-ensemble": OWN | QUIET | SERVER | {"leader-stop": 3, "leader-kill": 2},
     "redis-sentinel": OWN | SERVER | {"leader-stop": 4, "leader-kill": 4},
 }
 AT_ONCE = ("cut", "half_close", "garble", "one-cut", "one-half_close", "worker-kill", "remount")
