@@ -80,8 +80,8 @@
 	"    if v[i] == owner then\n"                                                              \
 	"      redis.call('DEL', keys[i])\n"                                                       \
 	"      gone = owner\n"                                                                     \
-	"    elseif g and redis.call('ZREM', sharers, g .. ':' .. owner) == 1 then gen = v[i] "    \
-	"end\n"                                                                                    \
+	"    elseif g and (redis.call('ZREM', sharers, g .. ':' .. owner) == 1 or "                \
+	"redis.call('EXISTS', sharers) == 0) then gen = v[i] end\n"                                \
 	"  end\n"                                                                                  \
 	"  if gen then\n"                                                                          \
 	"    local top = redis.call('ZREVRANGE', sharers, 0, 0, 'WITHSCORES')\n"                   \
@@ -629,18 +629,18 @@ static const char group_look_body[] = FOREIGN THEIRS
  * is missing. */
 static const char join_body[] = CLOCK BEAT THEIRS ALIVE CLAIM
 	"if redis.call('EXISTS', KEYS[1]) == 0 then return {3} end\n"
+	/* First: whose id another has got by now joins nothing, and is told so, not that a member is there. */
+	"local session = ARGV[10] .. ARGV[8]\n"
+	"local open = redis.call('EXISTS', session) == 1\n"
+	"local s = not open and claim(ARGV[11])\n"
+	"if s and s ~= '' and s ~= ARGV[8] then return {2} end\n"
 	"if redis.call('HEXISTS', KEYS[1], ARGV[2]) == 1 then\n"
 	"  local rec = redis.call('HGET', ARGV[1], ARGV[2])\n"
 	"  local mine = rec and string.sub(rec, 1, 16) == ARGV[8]\n"
 	"  if alive(ARGV[9], ARGV[10], ARGV[14], ARGV[2], rec) and not (mine and ARGV[12] "
 	"~= '') then return {4} end\n"
 	"end\n"
-	"local session = ARGV[10] .. ARGV[8]\n"
-	"if redis.call('EXISTS', session) == 0 then\n"
-	"  local s = claim(ARGV[11])\n"
-	"  if s and s ~= '' and s ~= ARGV[8] then return {2} end\n"
-	"  redis.call('SET', session, ARGV[13], 'PX', ARGV[5])\n"
-	"end\n"
+	"if not open then redis.call('SET', session, ARGV[13], 'PX', ARGV[5]) end\n"
 	"local born = text(us())\n"
 	"redis.call('HSET', KEYS[1], ARGV[2], ARGV[3])\n"
 	"redis.call('HSET', ARGV[1], ARGV[2], ARGV[4] .. ' ' .. born .. ' 1 ' .. "

@@ -95,8 +95,10 @@ static void req_answer(struct zk_req *req, int rc)
 	enum coord_sent sent;
 	req->rc = rc;
 	/* A code that no server gives: what comes over this connection cannot be relied upon. */
-	if (!req->conn->dead && zk_error(rc, &sent) == -EIO)
+	if (!req->conn->dead && zk_error(rc, &sent) == -EIO) {
 		zk_conn_reset(req->conn);
+		req->rc = ZCONNECTIONLOSS;
+	}
 	if (!req->conn->dead && !req->orphan)
 		req->done(req);
 	req_free(req);

@@ -226,5 +226,28 @@ class Shared(Base, lib.Case):
         self.assertEqual(os.listdir(self.c("locks")), ["l"])
 
 
+class Sharers(Base, lib.Case):
+    """Without the set of its sharers a shared lock is nobody's, and nobody waits for its time to be over."""
+
+    def test_deleted(self):
+        mine, theirs = self.open(self.a("locks/l")), self.agent()
+        fcntl.flock(mine, SH)
+        fd = theirs.open(self.b("locks/l"))
+        self.server("DEL", self.key("sharers:l"))
+        self.fails(errno.EIO, os.fsync, mine)
+        theirs.flock(fd, EX | fcntl.LOCK_NB)
+        theirs.fsync(fd)
+
+    def test_deleted_and_let_go(self):
+        mine, theirs = self.open(self.a("locks/l")), self.agent()
+        fcntl.flock(mine, SH)
+        fd = theirs.open(self.b("locks/l"))
+        theirs.start("flock", fd, EX)
+        theirs.wait_blocked()
+        self.server("DEL", self.key("sharers:l"))
+        fcntl.flock(mine, fcntl.LOCK_UN)
+        theirs.result()
+
+
 if __name__ == "__main__":
     lib.main()
