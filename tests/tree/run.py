@@ -36,6 +36,18 @@ while True:
     time.sleep(0.001)
 """
 
+# Its first thread ends; another one says "ready" after that, and reads a file to its end.
+HEADLESS = """
+import ctypes, os, platform, sys, threading
+def run():
+    while open("/proc/%d/stat" % os.getpid()).read().rsplit(")", 1)[1].split()[0] != "Z":
+        pass
+    print("ready", flush=True)
+    open(sys.argv[1]).read()
+    os._exit(0)
+threading.Thread(target=run).start()
+ctypes.CDLL(None).syscall(60 if platform.machine() == "x86_64" else 93, 0)
+"""
 
 # Deaf; appends its token and the time until the seconds are over.
 RACER = """
@@ -398,6 +410,20 @@ class Signals(Helper, lib.Memory):
         with open(pipe, "w", encoding="ascii"):
             lib.wait_until(lambda: not self.free(lock), "the lock")
             self.assertIsNone(process.poll())
+        self.assertEqual(self.ended(process), 3)
+        self.assertTrue(self.free(lock))
+
+    def test_held_while_a_thread_runs(self):
+        """Of a process whose first thread has ended, which makes it look like a zombie."""
+        lock, pipe = self.a("locks/l"), self.file()
+        os.mkfifo(pipe)
+        process = self.begin("-l", lock, "sh", "-c", '/usr/bin/python3 -c "$1" "$2" & exit 3', "sh",
+                             HEADLESS, pipe, stdout=subprocess.PIPE)
+        with open(pipe, "w", encoding="ascii"):
+            self.says(process, b"ready\n")
+            with self.assertRaises(subprocess.TimeoutExpired):
+                process.wait(0.5)
+            self.assertFalse(self.free(lock))
         self.assertEqual(self.ended(process), 3)
         self.assertTrue(self.free(lock))
 
