@@ -217,6 +217,9 @@ static void pass_on(struct run *run, const struct signalfd_siginfo *info)
 	if (run->options->foreground && info->ssi_code == SI_KERNEL)
 		return;
 	send_signal(run, signum);
+	/* What is stopped would not be ended by it. */
+	if (signum == SIGINT || signum == SIGQUIT || signum == SIGTERM || signum == SIGHUP)
+		send_signal(run, SIGCONT);
 	if (signum == SIGTSTP && run->terminal.fd >= 0 && !run->lost)
 		stop_by(signum);
 }

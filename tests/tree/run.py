@@ -96,6 +96,17 @@ def keeper_of(pid):
     return None
 
 
+def command_of(pid):
+    """The first process of a tooz-run's command."""
+    return next(x for x in lib._descendants(pid) if x != keeper_of(pid))  # pylint: disable=protected-access
+
+
+def state_of(pid):
+    """A letter, as /proc has it."""
+    with open(f"/proc/{pid}/stat", encoding="ascii") as f:
+        return f.read().rsplit(")", 1)[1].split()[0]
+
+
 class Helper:
     """Mixed into cases with the mounts a and b."""
 
@@ -390,18 +401,22 @@ class Signals(Helper, lib.Memory):
         path = self.file()
         process = self.begin("-l", self.a("locks/l"), *writer(path))
         lib.wait_until(lambda: stamps(path), "the writer")
-        child = next(x for x in lib._descendants(process.pid)  # pylint: disable=protected-access
-                     if x != keeper_of(process.pid))
-
-        def state():
-            with open(f"/proc/{child}/stat", encoding="ascii") as f:
-                return f.read().rsplit(")", 1)[1].split()[0]
+        child = command_of(process.pid)
         process.send_signal(signal.SIGTSTP)
-        lib.wait_until(lambda: state() == "T", "the stop")
+        lib.wait_until(lambda: state_of(child) == "T", "the stop")
         process.send_signal(signal.SIGCONT)
-        lib.wait_until(lambda: state() != "T", "the continuation")
+        lib.wait_until(lambda: state_of(child) != "T", "the continuation")
         process.terminate()
         self.assertEqual(self.ended(process), 128 + signal.SIGTERM)
+
+    def test_a_stopped_command_can_be_ended(self):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+            process = self.begin_sh("-l", self.a("locks/l"), script="ulimit -c 0; echo ready; exec sleep 1000")
+            child = command_of(process.pid)
+            os.kill(child, signal.SIGSTOP)
+            lib.wait_until(lambda pid=child: state_of(pid) == "T", "the stop")
+            process.send_signal(number)
+            self.assertIn(self.ended(process), (128 + number, -number))
 
     def test_held_until_the_whole_group_has_ended(self):
         lock, pipe = self.a("locks/l"), self.file()
