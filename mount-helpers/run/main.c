@@ -115,12 +115,12 @@ static int parse_code(const char *text)
 }
 
 /* The command may have another working directory. */
-static char *absolute(const char *path)
+static char *absolute(const char *path, size_t len)
 {
 	char *text, *here = *path == '/' ? NULL : getcwd(NULL, 0);
 	if (!here)
-		return strdup(path);
-	int n = asprintf(&text, "%s/%s", here, path);
+		return strndup(path, len);
+	int n = asprintf(&text, "%s/%.*s", here, (int)len, path);
 	free(here);
 	return n < 0 ? NULL : text;
 }
@@ -141,14 +141,12 @@ static int add_claim(struct options *options, enum claim_kind kind, const char *
 	if (options->claims_len == CLAIMS_MAX)
 		return wrong("too much to hold, from %s on", text);
 	bool shared = claim->shared;
-	*claim = (struct claim){.kind = kind, .path = absolute(text)};
-	if (!claim->path)
+	size_t len = kind == CLAIM_MEMBER ? strcspn(text, "=") : strlen(text);
+	*claim = (struct claim){.kind = kind, .path = absolute(text, len)};
+	/* A copy: the keeper wipes the arguments. */
+	claim->caps = text[len] ? strdup(text + len + 1) : NULL;
+	if (!claim->path || (text[len] && !claim->caps))
 		return wrong("%s: no memory", text);
-	char *caps = kind == CLAIM_MEMBER ? strchr(claim->path, '=') : NULL;
-	if (caps) {
-		*caps = 0;
-		claim->caps = caps + 1;
-	}
 	claim->shared = shared && kind == CLAIM_LOCK;
 	options->claims_len++;
 	/* A -s that came first waits for the first lock. */
@@ -377,7 +375,9 @@ int main(int argc, char **argv)
 	signals_save();
 	if (code == 0)
 		code = run(&options, argc, argv);
-	for (size_t i = 0; i < options.claims_len; i++)
+	for (size_t i = 0; i < options.claims_len; i++) {
 		free(options.claims[i].path);
+		free(options.claims[i].caps);
+	}
 	return code;
 }

@@ -48,7 +48,7 @@ enum claim_kind { CLAIM_LOCK, CLAIM_LEADER, CLAIM_MEMBER };
 struct claim {
 	enum claim_kind kind;
 	char *path;
-	const char *caps; /* of a member; NULL: none are given */
+	char *caps; /* of a member; NULL: none are given */
 	bool shared;
 };
 

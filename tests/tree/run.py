@@ -356,6 +356,12 @@ class Plain(Helper, lib.Memory):
         done = self.done("-l", "locks/l", "sh", "-c", "cd /; cat $TOOZ_LOCK", cwd=self.a.path)
         self.assertIn("token=", done.stdout, done.stderr)
 
+    def test_relative_path_of_a_member(self):
+        """The first = that counts is its own."""
+        os.mkdir(self.a("groups/g=h"))
+        done = self.done("-m", "m=[1]", "sh", "-c", 'cat "$TOOZ_MEMBER"', cwd=self.a("groups/g=h"))
+        self.assertEqual((done.returncode, done.stdout.strip()), (0, "[1]"), done.stderr)
+
     def test_the_same_twice(self):
         self.assertEqual(self.code("-l", self.a("locks/l"), "-l", self.a("locks/l"), "true"), FAILED)
 
