@@ -363,7 +363,19 @@ class Plain(Helper, lib.Memory):
         self.assertEqual((done.returncode, done.stdout.strip()), (0, "[1]"), done.stderr)
 
     def test_the_same_twice(self):
-        self.assertEqual(self.code("-l", self.a("locks/l"), "-l", self.a("locks/l"), "true"), FAILED)
+        """In whatever spelling: it would wait for itself."""
+        os.mkdir(self.a("groups/g"))
+        link = self.file()
+        os.symlink(self.a.path, link)
+        for option, first, second in (("-l", self.a("locks/l"), self.a("locks/l")),
+                                      ("-l", self.a("locks/l"), self.a("locks//./l")),
+                                      ("-l", self.a("locks/l"), link + "/locks/l"),
+                                      ("-L", self.a("leaders/g"), self.a("locks/../leaders/g")),
+                                      ("-m", self.a("groups/g/m=1"), self.a("groups/./g/m=2"))):
+            done = self.done(option, first, option, second, "echo", "ran")
+            self.assertEqual((done.returncode, done.stdout), (FAILED, ""), second)
+            self.assertIn("the same twice", done.stderr)
+        self.assertTrue(self.free(self.a("locks/l")))
 
     def test_closed_descriptors(self):
         done = lib.sh('"$1" -l "$2" sh -c \'exit 5\' <&- >&- 2>&-', TOOZ_RUN, self.a("locks/l"))
