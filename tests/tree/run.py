@@ -352,6 +352,20 @@ class Plain(Helper, lib.Memory):
         self.assertNotIn(self.a.path, done.stdout)
         self.assertNotIn("socket", done.stdout)
 
+    def test_the_keeper_has_nothing_of_the_caller(self):
+        """Whoever waits for the end of a pipe, or for a lock on a file, does not wait for the keeper."""
+        mine = os.open(self.file(), os.O_RDWR | os.O_CREAT)
+        name = os.readlink(f"/proc/self/fd/{mine}")
+        process = self.begin("-l", self.a("locks/l"), "sh", "-c", "echo ready; sleep 1000",
+                             stdout=subprocess.PIPE, pass_fds=[mine])
+        os.close(mine)
+        self.says(process, b"ready\n")
+
+        def files(pid):
+            return [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+        self.assertIn(name, files(command_of(process.pid)))
+        self.assertNotIn(name, files(keeper_of(process.pid)))
+
     def test_relative_paths(self):
         done = self.done("-l", "locks/l", "sh", "-c", "cd /; cat $TOOZ_LOCK", cwd=self.a.path)
         self.assertIn("token=", done.stdout, done.stderr)
