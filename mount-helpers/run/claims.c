@@ -143,7 +143,8 @@ static int take_flock(
 static int give_caps(const struct claim *claim, int fd, int *ret_code)
 {
 	size_t len = claim->caps ? strlen(claim->caps) : 0;
-	if (!len || write(fd, claim->caps, len) == (ssize_t)len)
+	/* What looks like the beginning of a JSON value is not published before fsync. */
+	if (!len || (write(fd, claim->caps, len) == (ssize_t)len && fsync(fd) == 0))
 		return 0;
 	return failed(claim, "not joined", ret_code);
 }

@@ -322,6 +322,14 @@ class Plain(Helper, lib.Memory):
         self.assertEqual(done.stdout.split(), ["m", "[1,2]"])
         lib.wait_until(lambda: not os.listdir(self.a("groups/g")), "its leaving")
 
+    def test_member_with_unfinished_json(self):
+        os.mkdir(self.a("groups/g"))
+        path = self.a("groups/g/m")
+        for text in ('{"port":', "[", '"'):
+            done = self.done("-m", f"{path}={text}", "sh", "-c", f'ls {self.a("groups/g")}; cat {path}')
+            self.assertEqual((done.returncode, done.stdout.split()), (0, ["m", text]), done.stderr)
+            lib.wait_until(lambda: not os.listdir(self.a("groups/g")), "its leaving")
+
     def test_member_that_is_held(self):
         """It is not written to before it is free."""
         os.mkdir(self.a("groups/g"))
