@@ -294,6 +294,17 @@ static char first_word(const struct options *options, int to_keeper, bool *ret_l
 	return recv(to_keeper, &word, 1, 0) == 1 ? word : 0;
 }
 
+/* While a later one was waited for. */
+static void say_lost(const struct options *options, const struct board *board)
+{
+	int which = board->lost;
+	if (which < 0 || (size_t)which >= options->claims_len)
+		say("%s: its lease was not confirmed in time: lost before the command began",
+			options->claims[0].path);
+	else
+		say("%s: lost before the command began", options->claims[which].path);
+}
+
 /* Until everything is held. If it is not, returns false, and the exit code, which may be 0 (-E). */
 static bool await_held(
 	const struct options *options, const struct board *board, int to_keeper, int *ret_code)
@@ -306,7 +317,7 @@ static bool await_held(
 	if (word == WORD_REFUSED) {
 		*ret_code = board->exit_code;
 	} else if (word == WORD_LOST) {
-		say("lost before the command began");
+		say_lost(options, board);
 		*ret_code = EXIT_LOST;
 	} else if (late) {
 		if (options->verbose)

@@ -579,6 +579,18 @@ class Lost(Helper, lib.Memory):
         self.agent().unlink(self.b("leaders/g"))
         self.assertEqual(self.ended(process), LOST)
 
+    def test_while_the_next_is_waited_for(self):
+        fd = self.open(self.b("locks/y"))
+        fcntl.flock(fd, EX)
+        process = self.begin("-l", self.a("locks/x"), "-l", self.a("locks/l"), "-l", self.a("locks/y"),
+                             "echo", "ran", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.wait_waiters(self.a("locks/y"), 1)
+        self.agent().unlink(self.b("locks/l"))
+        fcntl.flock(fd, UN)
+        self.assertEqual(self.ended(process), LOST)
+        self.assertEqual(process.stdout.read(), b"")
+        self.assertIn("locks/l: lost before the command began", process.stderr.read().decode())
+
     def test_second_of_two(self):
         process, _ = self.begin_writer("-l", self.a("locks/x"), "-l", self.a("locks/l"))
         self.agent().unlink(self.b("locks/l"))
