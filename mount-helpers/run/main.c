@@ -140,18 +140,17 @@ static int add_claim(struct options *options, enum claim_kind kind, const char *
 	struct claim *claim = &options->claims[options->claims_len];
 	if (options->claims_len == CLAIMS_MAX)
 		return wrong("too much to hold, from %s on", text);
-	bool shared = claim->shared;
 	size_t len = kind == CLAIM_MEMBER ? strcspn(text, "=") : strlen(text);
 	*claim = (struct claim){.kind = kind, .path = absolute(text, len)};
 	/* A copy: the keeper wipes the arguments. */
 	claim->caps = text[len] ? strdup(text + len + 1) : NULL;
 	if (!claim->path || (text[len] && !claim->caps))
 		return wrong("%s: no memory", text);
-	claim->shared = shared && kind == CLAIM_LOCK;
 	options->claims_len++;
-	/* A -s that came first waits for the first lock. */
-	if (shared && kind != CLAIM_LOCK && options->claims_len < CLAIMS_MAX)
-		options->claims[options->claims_len].shared = true;
+	if (kind == CLAIM_LOCK) {
+		claim->shared = options->share_next;
+		options->share_next = false;
+	}
 	return 0;
 }
 
@@ -163,8 +162,8 @@ static void share(struct options *options)
 		i--;
 	if (i > 0)
 		options->claims[i - 1].shared = true;
-	else if (options->claims_len < CLAIMS_MAX)
-		options->claims[options->claims_len].shared = true;
+	else
+		options->share_next = true;
 }
 
 static int parse_one(struct options *options, int option, const char *text)
@@ -233,6 +232,8 @@ static int parse(struct options *options, int argc, char **argv)
 		return r;
 	if (!options->claims_len)
 		return wrong("%s", "nothing to hold: -l, -L or -m is needed");
+	if (options->share_next)
+		return wrong("%s", "-s: there is no lock to share: it goes with -l");
 	if (is_twice(options))
 		return wrong("%s", "the same twice");
 	if (optind == argc)

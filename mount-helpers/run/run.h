@@ -55,6 +55,7 @@ struct claim {
 struct options {
 	struct claim claims[CLAIMS_MAX];
 	size_t claims_len;
+	bool share_next; /* -s came before any lock */
 	bool no_wait, foreground, verbose;
 	int64_t wait_ms; /* for all together; -1: for ever */
 	int64_t grace_ms; /* -1: what the lease says */

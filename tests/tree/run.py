@@ -288,6 +288,12 @@ class Plain(Helper, lib.Memory):
             other = ("-n", *options, "true")
             self.assertEqual(self.code(*options, TOOZ_RUN, *other), 0)
             self.assertEqual(self.code("-l", lock, TOOZ_RUN, *other), CONFLICT)
+        os.mkdir(self.a("groups/g"))
+        for options in (("-s", "-L", self.a("leaders/g")), ("-L", self.a("leaders/g"), "-s")):
+            done = self.done(*options, "echo", "ran")
+            self.assertEqual((done.returncode, done.stdout), (FAILED, ""))
+            self.assertIn("-s: ", done.stderr)
+        self.assertEqual(self.code("-s", "-L", self.a("leaders/g"), "-l", lock, TOOZ_RUN, *other), 0)
         # Of the lock before it only.
         two = ("-l", lock, "-s", "-l", self.a("locks/k"))
         self.assertEqual(self.code(*two, TOOZ_RUN, "-n", "-s", "-l", self.a("locks/k"), "true"),
