@@ -92,8 +92,7 @@ static int wrong(const char *format, const char *what)
 {
 	char line[512];
 	snprintf(line, sizeof(line), format, what);
-	say("%s", line);
-	fputs("Try 'tooz-run --help'.\n", stderr);
+	say("%s (see tooz-run --help)", line);
 	return EXIT_FAILED;
 }
 
@@ -203,8 +202,17 @@ static int parse_one(struct options *options, int option, const char *text)
 		puts("tooz-run " TOOZFS_VERSION);
 		exit(0);
 	default:
-		return wrong("%s", "an option that is not known, or without its value");
+		return EXIT_FAILED;
 	}
+}
+
+/* What getopt does not take: '?' or ':' of this word. */
+static int wrong_option(int result, const char *word)
+{
+	char name[] = {'-', (char)optopt, 0};
+	if (strncmp(word, "--", 2))
+		word = name;
+	return wrong(result == ':' ? "%s: needs a value" : "%s: is no such option", word);
 }
 
 static int parse(struct options *options, int argc, char **argv)
@@ -224,10 +232,13 @@ static int parse(struct options *options, int argc, char **argv)
 		{"version", no_argument, NULL, 'V'},
 		{0},
 	};
-	int option, r = 0;
+	int option, r = 0, word = optind;
 	while (r == 0 &&
-		(option = getopt_long(argc, argv, "+l:sL:m:nw:E:g:fvhV", longs, NULL)) >= 0)
-		r = parse_one(options, option, optarg);
+		(option = getopt_long(argc, argv, "+:l:sL:m:nw:E:g:fvhV", longs, NULL)) >= 0) {
+		r = option == '?' || option == ':' ? wrong_option(option, argv[word])
+						   : parse_one(options, option, optarg);
+		word = optind;
+	}
 	if (r)
 		return r;
 	if (!options->claims_len)

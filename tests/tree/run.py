@@ -222,6 +222,11 @@ class Plain(Helper, lib.Memory):
                       (*hold, "-E", "256", "true"), (*hold, "-g", "nan", "true"), ("-l",),
                       (*hold, "--no-such-option", "true")):
             self.assertEqual(self.code(*wrong), FAILED, wrong)
+            self.assertRegex(self.done(*wrong).stderr, r"\Atooz-run: .*\n\Z")
+        for wrong, what in (("-l", "-l: needs a value"), ("--lock", "--lock: needs a value"),
+                            ("-vx", "-x: is no such option"), ("--shared=yes", "--shared=yes: is no such"),
+                            ("--no-such-option", "--no-such-option: is no such option")):
+            self.assertIn(f"tooz-run: {what}", self.done("--verbose", wrong).stderr)
         self.assertTrue(self.free(self.a("locks/l")))
         self.assertEqual(self.code("--help"), 0)
         self.assertTrue(self.done("--version").stdout.startswith("tooz-run "))
