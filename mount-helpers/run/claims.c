@@ -84,6 +84,32 @@ int claim_session(const struct claim *claim)
 
 /* ---- Taking it ---- */
 
+/* What was opened so far, in whatever spelling. */
+static struct {
+	dev_t device;
+	ino_t inode;
+} opened[CLAIMS_MAX];
+static size_t opened_len;
+
+/* It would wait for itself. */
+static int refuse_twice(const struct claim *claim, int fd, int *ret_code)
+{
+	struct stat attr;
+	*ret_code = EXIT_FAILED;
+	if (fstat(fd, &attr) < 0 || opened_len == CLAIMS_MAX) {
+		say("%s: %s", claim->path, strerror(errno));
+		return -1;
+	}
+	for (size_t i = 0; i < opened_len; i++)
+		if (opened[i].device == attr.st_dev && opened[i].inode == attr.st_ino) {
+			say("%s: the same twice", claim->path);
+			return -1;
+		}
+	opened[opened_len].device = attr.st_dev;
+	opened[opened_len++].inode = attr.st_ino;
+	return 0;
+}
+
 static int failed(const struct claim *claim, const char *what, int *ret_code)
 {
 	const char *why = strerror(errno);
@@ -117,7 +143,8 @@ static int take_flock(
 static int give_caps(const struct claim *claim, int fd, int *ret_code)
 {
 	size_t len = claim->caps ? strlen(claim->caps) : 0;
-	if (!len || write(fd, claim->caps, len) == (ssize_t)len)
+	/* What looks like the beginning of a JSON value is not published before fsync. */
+	if (!len || (write(fd, claim->caps, len) == (ssize_t)len && fsync(fd) == 0))
 		return 0;
 	return failed(claim, "not joined", ret_code);
 }
@@ -132,7 +159,9 @@ static int take_member(const struct options *options, const struct claim *claim,
 		fd = open(claim->path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
 	if (fd < 0)
 		return failed(claim, "not joined", ret_code);
-	int r = is_new ? give_caps(claim, fd, ret_code) : 0;
+	int r = refuse_twice(claim, fd, ret_code);
+	if (r == 0 && is_new)
+		r = give_caps(claim, fd, ret_code);
 	if (r == 0)
 		r = take_flock(options, claim, fd, ret_code);
 	if (r == 0 && !is_new)
@@ -164,7 +193,9 @@ int claim_take(const struct options *options, const struct claim *claim, uint64_
 	int fd = open(claim->path, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
 	if (fd < 0)
 		return failed(claim, "not obtained", ret_code);
-	int r = take_flock(options, claim, fd, ret_code);
+	int r = refuse_twice(claim, fd, ret_code);
+	if (r == 0)
+		r = take_flock(options, claim, fd, ret_code);
 	if (r == 0 && claim->kind == CLAIM_LOCK)
 		r = read_token(claim, fd, ret_token, ret_code);
 	if (r < 0)

@@ -24,7 +24,20 @@
 
 /* ---- Processes, as /proc shows them ---- */
 
-/* Calls fn for each until it returns true; a zombie is none. Returns what the last one returned. */
+/* State, group and number of threads: fields 3, 5 and 20 of proc(5). */
+#define STAT_FORMAT                                                                                \
+	" %c %*s %d"                                                                               \
+	" %*s %*s %*s %*s %*s %*s %*s"                                                             \
+	" %*s %*s %*s %*s %*s %*s %*s"                                                             \
+	" %d"
+
+/* A leader that has ended is a zombie while other threads of its process run on. */
+static bool is_alive(char state, int threads)
+{
+	return (state != 'Z' && state != 'X') || threads > 1;
+}
+
+/* Calls fn for each that is alive until it returns true. Returns what the last one returned. */
 static bool processes(bool (*fn)(pid_t pid, pid_t group, pid_t user), pid_t user)
 {
 	bool found = false;
@@ -32,7 +45,7 @@ static bool processes(bool (*fn)(pid_t pid, pid_t group, pid_t user), pid_t user
 	DIR *dir = opendir("/proc");
 	while (dir && !found && (entry = readdir(dir))) {
 		char path[300], text[512] = "", state;
-		int group;
+		int group, threads;
 		if (!isdigit((unsigned char)*entry->d_name))
 			continue;
 		snprintf(path, sizeof(path), "/proc/%s/stat", entry->d_name);
@@ -44,8 +57,8 @@ static bool processes(bool (*fn)(pid_t pid, pid_t group, pid_t user), pid_t user
 		text[n > 0 ? n : 0] = 0;
 		/* The name in parentheses may hold anything. */
 		const char *at = strrchr(text, ')');
-		if (at && sscanf(at + 1, " %c %*d %d", &state, &group) == 2 && state != 'Z' &&
-			state != 'X')
+		if (at && sscanf(at + 1, STAT_FORMAT, &state, &group, &threads) == 3 &&
+			is_alive(state, threads))
 			found = fn(atoi(entry->d_name), group, user);
 	}
 	if (dir)

@@ -274,11 +274,23 @@ static void be_silent(void)
 		dup2(null, fd);
 }
 
+/* What the caller has open is none of the keeper's: somebody may wait for its end, or a lock be held by it.
+ * Returns to_run under its new number. */
+static int close_the_callers(int to_run)
+{
+	int fd = STDERR_FILENO + 1;
+	if (to_run != fd && dup3(to_run, fd, O_CLOEXEC) < 0)
+		return to_run;
+	close_range((unsigned)fd + 1, ~0u, 0);
+	return fd;
+}
+
 void keeper(const struct options *options, struct board *board, int to_run)
 {
 	static struct keeper self;
-	self = (struct keeper){.options = options, .board = board, .to_run = to_run};
-	stand_aside(to_run);
+	self = (struct keeper){
+		.options = options, .board = board, .to_run = close_the_callers(to_run)};
+	stand_aside(self.to_run);
 	take_all(&self);
 	for (size_t i = 0; i < self.held_len; i++)
 		self.held[i].look_ms = 0;

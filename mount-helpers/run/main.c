@@ -92,8 +92,7 @@ static int wrong(const char *format, const char *what)
 {
 	char line[512];
 	snprintf(line, sizeof(line), format, what);
-	say("%s", line);
-	fputs("Try 'tooz-run --help'.\n", stderr);
+	say("%s (see tooz-run --help)", line);
 	return EXIT_FAILED;
 }
 
@@ -115,12 +114,12 @@ static int parse_code(const char *text)
 }
 
 /* The command may have another working directory. */
-static char *absolute(const char *path)
+static char *absolute(const char *path, size_t len)
 {
 	char *text, *here = *path == '/' ? NULL : getcwd(NULL, 0);
 	if (!here)
-		return strdup(path);
-	int n = asprintf(&text, "%s/%s", here, path);
+		return strndup(path, len);
+	int n = asprintf(&text, "%s/%.*s", here, (int)len, path);
 	free(here);
 	return n < 0 ? NULL : text;
 }
@@ -140,20 +139,17 @@ static int add_claim(struct options *options, enum claim_kind kind, const char *
 	struct claim *claim = &options->claims[options->claims_len];
 	if (options->claims_len == CLAIMS_MAX)
 		return wrong("too much to hold, from %s on", text);
-	bool shared = claim->shared;
-	*claim = (struct claim){.kind = kind, .path = absolute(text)};
-	if (!claim->path)
+	size_t len = kind == CLAIM_MEMBER ? strcspn(text, "=") : strlen(text);
+	*claim = (struct claim){.kind = kind, .path = absolute(text, len)};
+	/* A copy: the keeper wipes the arguments. */
+	claim->caps = text[len] ? strdup(text + len + 1) : NULL;
+	if (!claim->path || (text[len] && !claim->caps))
 		return wrong("%s: no memory", text);
-	char *caps = kind == CLAIM_MEMBER ? strchr(claim->path, '=') : NULL;
-	if (caps) {
-		*caps = 0;
-		claim->caps = caps + 1;
-	}
-	claim->shared = shared && kind == CLAIM_LOCK;
 	options->claims_len++;
-	/* A -s that came first waits for the first lock. */
-	if (shared && kind != CLAIM_LOCK && options->claims_len < CLAIMS_MAX)
-		options->claims[options->claims_len].shared = true;
+	if (kind == CLAIM_LOCK) {
+		claim->shared = options->share_next;
+		options->share_next = false;
+	}
 	return 0;
 }
 
@@ -165,8 +161,8 @@ static void share(struct options *options)
 		i--;
 	if (i > 0)
 		options->claims[i - 1].shared = true;
-	else if (options->claims_len < CLAIMS_MAX)
-		options->claims[options->claims_len].shared = true;
+	else
+		options->share_next = true;
 }
 
 static int parse_one(struct options *options, int option, const char *text)
@@ -206,8 +202,17 @@ static int parse_one(struct options *options, int option, const char *text)
 		puts("tooz-run " TOOZFS_VERSION);
 		exit(0);
 	default:
-		return wrong("%s", "an option that is not known, or without its value");
+		return EXIT_FAILED;
 	}
+}
+
+/* What getopt does not take: '?' or ':' of this word. */
+static int wrong_option(int result, const char *word)
+{
+	char name[] = {'-', (char)optopt, 0};
+	if (strncmp(word, "--", 2))
+		word = name;
+	return wrong(result == ':' ? "%s: needs a value" : "%s: is no such option", word);
 }
 
 static int parse(struct options *options, int argc, char **argv)
@@ -227,14 +232,19 @@ static int parse(struct options *options, int argc, char **argv)
 		{"version", no_argument, NULL, 'V'},
 		{0},
 	};
-	int option, r = 0;
+	int option, r = 0, word = optind;
 	while (r == 0 &&
-		(option = getopt_long(argc, argv, "+l:sL:m:nw:E:g:fvhV", longs, NULL)) >= 0)
-		r = parse_one(options, option, optarg);
+		(option = getopt_long(argc, argv, "+:l:sL:m:nw:E:g:fvhV", longs, NULL)) >= 0) {
+		r = option == '?' || option == ':' ? wrong_option(option, argv[word])
+						   : parse_one(options, option, optarg);
+		word = optind;
+	}
 	if (r)
 		return r;
 	if (!options->claims_len)
 		return wrong("%s", "nothing to hold: -l, -L or -m is needed");
+	if (options->share_next)
+		return wrong("%s", "-s: there is no lock to share: it goes with -l");
 	if (is_twice(options))
 		return wrong("%s", "the same twice");
 	if (optind == argc)
@@ -296,6 +306,17 @@ static char first_word(const struct options *options, int to_keeper, bool *ret_l
 	return recv(to_keeper, &word, 1, 0) == 1 ? word : 0;
 }
 
+/* While a later one was waited for. */
+static void say_lost(const struct options *options, const struct board *board)
+{
+	int which = board->lost;
+	if (which < 0 || (size_t)which >= options->claims_len)
+		say("%s: its lease was not confirmed in time: lost before the command began",
+			options->claims[0].path);
+	else
+		say("%s: lost before the command began", options->claims[which].path);
+}
+
 /* Until everything is held. If it is not, returns false, and the exit code, which may be 0 (-E). */
 static bool await_held(
 	const struct options *options, const struct board *board, int to_keeper, int *ret_code)
@@ -308,7 +329,7 @@ static bool await_held(
 	if (word == WORD_REFUSED) {
 		*ret_code = board->exit_code;
 	} else if (word == WORD_LOST) {
-		say("lost before the command began");
+		say_lost(options, board);
 		*ret_code = EXIT_LOST;
 	} else if (late) {
 		if (options->verbose)
@@ -377,7 +398,9 @@ int main(int argc, char **argv)
 	signals_save();
 	if (code == 0)
 		code = run(&options, argc, argv);
-	for (size_t i = 0; i < options.claims_len; i++)
+	for (size_t i = 0; i < options.claims_len; i++) {
 		free(options.claims[i].path);
+		free(options.claims[i].caps);
+	}
 	return code;
 }

@@ -48,13 +48,14 @@ enum claim_kind { CLAIM_LOCK, CLAIM_LEADER, CLAIM_MEMBER };
 struct claim {
 	enum claim_kind kind;
 	char *path;
-	const char *caps; /* of a member; NULL: none are given */
+	char *caps; /* of a member; NULL: none are given */
 	bool shared;
 };
 
 struct options {
 	struct claim claims[CLAIMS_MAX];
 	size_t claims_len;
+	bool share_next; /* -s came before any lock */
 	bool no_wait, foreground, verbose;
 	int64_t wait_ms; /* for all together; -1: for ever */
 	int64_t grace_ms; /* -1: what the lease says */

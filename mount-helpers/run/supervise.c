@@ -174,8 +174,9 @@ static void resume(struct run *run)
 static void command_stopped(struct run *run, int signum)
 {
 	if (run->lost || !run->terminal.is_job) {
-		if (!run->lost && run->terminal.fd >= 0 && run->target < 0 && signum == SIGTTIN)
-			say("the command wants to read from the terminal, which it can with "
+		if (!run->lost && run->terminal.fd >= 0 && run->target < 0 &&
+			(signum == SIGTTIN || signum == SIGTTOU))
+			say("the command wants to use the terminal, which it can with "
 			    "--foreground");
 		return;
 	}
@@ -214,9 +215,15 @@ static void pass_on(struct run *run, const struct signalfd_siginfo *info)
 {
 	int signum = (int)info->ssi_signo;
 	/* What the terminal sends to its foreground group the command has got itself. */
-	if (run->options->foreground && info->ssi_code == SI_KERNEL)
+	if (run->options->foreground && info->ssi_code == SI_KERNEL) {
+		if (signum == SIGTSTP && !run->lost)
+			stop_by(signum);
 		return;
+	}
 	send_signal(run, signum);
+	/* What is stopped would not be ended by it. */
+	if (signum == SIGINT || signum == SIGQUIT || signum == SIGTERM || signum == SIGHUP)
+		send_signal(run, SIGCONT);
 	if (signum == SIGTSTP && run->terminal.fd >= 0 && !run->lost)
 		stop_by(signum);
 }
@@ -325,14 +332,14 @@ static int exit_code(const struct run *run)
 	return WIFSIGNALED(run->status) ? 128 + WTERMSIG(run->status) : WEXITSTATUS(run->status);
 }
 
-/* Ctrl-C reached the command alone. Shells look for the death by SIGINT to end a loop. */
+/* As the command did. Shells, and their scripts, look for the death by SIGINT to end a loop. */
 static void die_of_interrupt(const struct run *run)
 {
 	sigset_t set;
 	sigemptyset(&set);
 	sigaddset(&set, SIGINT);
-	if (run->lost || !run->terminal.is_job || !WIFSIGNALED(run->status) ||
-		WTERMSIG(run->status) != SIGINT || signal_was_ignored(SIGINT))
+	if (run->lost || !WIFSIGNALED(run->status) || WTERMSIG(run->status) != SIGINT ||
+		signal_was_ignored(SIGINT))
 		return;
 	raise(SIGINT);
 	sigprocmask(SIG_UNBLOCK, &set, NULL);

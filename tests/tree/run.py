@@ -36,6 +36,18 @@ while True:
     time.sleep(0.001)
 """
 
+# Its first thread ends; another one says "ready" after that, and reads a file to its end.
+HEADLESS = """
+import ctypes, os, platform, sys, threading
+def run():
+    while open("/proc/%d/stat" % os.getpid()).read().rsplit(")", 1)[1].split()[0] != "Z":
+        pass
+    print("ready", flush=True)
+    open(sys.argv[1]).read()
+    os._exit(0)
+threading.Thread(target=run).start()
+ctypes.CDLL(None).syscall(60 if platform.machine() == "x86_64" else 93, 0)
+"""
 
 # Deaf; appends its token and the time until the seconds are over.
 RACER = """
@@ -82,6 +94,17 @@ def keeper_of(pid):
             if f.read() == "tooz-keeper\n":
                 return child
     return None
+
+
+def command_of(pid):
+    """The first process of a tooz-run's command."""
+    return next(x for x in lib._descendants(pid) if x != keeper_of(pid))  # pylint: disable=protected-access
+
+
+def state_of(pid):
+    """A letter, as /proc has it."""
+    with open(f"/proc/{pid}/stat", encoding="ascii") as f:
+        return f.read().rsplit(")", 1)[1].split()[0]
 
 
 class Helper:
@@ -189,14 +212,21 @@ class Plain(Helper, lib.Memory):
         lib.write(plain, b"")
         self.assertEqual(self.code(*hold, "true"), 0)
         self.assertEqual(self.code(*hold, "--", "sh", "-c", "exit 7"), 7)
-        for number in (signal.SIGTERM, signal.SIGKILL, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGKILL):
             self.assertEqual(self.code(*hold, "sh", "-c", f"kill -{int(number)} $$"), 128 + number)
+        # Which a shell shows as 130; it ends the loop of a script.
+        self.assertEqual(self.code(*hold, "sh", "-c", "kill -INT $$"), -signal.SIGINT)
         self.assertEqual(self.code(*hold, "no-such-program"), NOT_FOUND)
         self.assertEqual(self.code(*hold, plain), CANNOT_RUN)
         for wrong in ((), hold, ("true",), (*hold, "-w", "x", "true"), (*hold, "-w", "-1", "true"),
                       (*hold, "-E", "256", "true"), (*hold, "-g", "nan", "true"), ("-l",),
                       (*hold, "--no-such-option", "true")):
             self.assertEqual(self.code(*wrong), FAILED, wrong)
+            self.assertRegex(self.done(*wrong).stderr, r"\Atooz-run: .*\n\Z")
+        for wrong, what in (("-l", "-l: needs a value"), ("--lock", "--lock: needs a value"),
+                            ("-vx", "-x: is no such option"), ("--shared=yes", "--shared=yes: is no such"),
+                            ("--no-such-option", "--no-such-option: is no such option")):
+            self.assertIn(f"tooz-run: {what}", self.done("--verbose", wrong).stderr)
         self.assertTrue(self.free(self.a("locks/l")))
         self.assertEqual(self.code("--help"), 0)
         self.assertTrue(self.done("--version").stdout.startswith("tooz-run "))
@@ -263,6 +293,12 @@ class Plain(Helper, lib.Memory):
             other = ("-n", *options, "true")
             self.assertEqual(self.code(*options, TOOZ_RUN, *other), 0)
             self.assertEqual(self.code("-l", lock, TOOZ_RUN, *other), CONFLICT)
+        os.mkdir(self.a("groups/g"))
+        for options in (("-s", "-L", self.a("leaders/g")), ("-L", self.a("leaders/g"), "-s")):
+            done = self.done(*options, "echo", "ran")
+            self.assertEqual((done.returncode, done.stdout), (FAILED, ""))
+            self.assertIn("-s: ", done.stderr)
+        self.assertEqual(self.code("-s", "-L", self.a("leaders/g"), "-l", lock, TOOZ_RUN, *other), 0)
         # Of the lock before it only.
         two = ("-l", lock, "-s", "-l", self.a("locks/k"))
         self.assertEqual(self.code(*two, TOOZ_RUN, "-n", "-s", "-l", self.a("locks/k"), "true"),
@@ -297,6 +333,14 @@ class Plain(Helper, lib.Memory):
         self.assertEqual(done.stdout.split(), ["m", "[1,2]"])
         lib.wait_until(lambda: not os.listdir(self.a("groups/g")), "its leaving")
 
+    def test_member_with_unfinished_json(self):
+        os.mkdir(self.a("groups/g"))
+        path = self.a("groups/g/m")
+        for text in ('{"port":', "[", '"'):
+            done = self.done("-m", f"{path}={text}", "sh", "-c", f'ls {self.a("groups/g")}; cat {path}')
+            self.assertEqual((done.returncode, done.stdout.split()), (0, ["m", text]), done.stderr)
+            lib.wait_until(lambda: not os.listdir(self.a("groups/g")), "its leaving")
+
     def test_member_that_is_held(self):
         """It is not written to before it is free."""
         os.mkdir(self.a("groups/g"))
@@ -327,12 +371,44 @@ class Plain(Helper, lib.Memory):
         self.assertNotIn(self.a.path, done.stdout)
         self.assertNotIn("socket", done.stdout)
 
+    def test_the_keeper_has_nothing_of_the_caller(self):
+        """Whoever waits for the end of a pipe, or for a lock on a file, does not wait for the keeper."""
+        mine = os.open(self.file(), os.O_RDWR | os.O_CREAT)
+        name = os.readlink(f"/proc/self/fd/{mine}")
+        process = self.begin("-l", self.a("locks/l"), "sh", "-c", "echo ready; sleep 1000",
+                             stdout=subprocess.PIPE, pass_fds=[mine])
+        os.close(mine)
+        self.says(process, b"ready\n")
+
+        def files(pid):
+            return [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+        self.assertIn(name, files(command_of(process.pid)))
+        self.assertNotIn(name, files(keeper_of(process.pid)))
+
     def test_relative_paths(self):
         done = self.done("-l", "locks/l", "sh", "-c", "cd /; cat $TOOZ_LOCK", cwd=self.a.path)
         self.assertIn("token=", done.stdout, done.stderr)
 
+    def test_relative_path_of_a_member(self):
+        """The first = that counts is its own."""
+        os.mkdir(self.a("groups/g=h"))
+        done = self.done("-m", "m=[1]", "sh", "-c", 'cat "$TOOZ_MEMBER"', cwd=self.a("groups/g=h"))
+        self.assertEqual((done.returncode, done.stdout.strip()), (0, "[1]"), done.stderr)
+
     def test_the_same_twice(self):
-        self.assertEqual(self.code("-l", self.a("locks/l"), "-l", self.a("locks/l"), "true"), FAILED)
+        """In whatever spelling: it would wait for itself."""
+        os.mkdir(self.a("groups/g"))
+        link = self.file()
+        os.symlink(self.a.path, link)
+        for option, first, second in (("-l", self.a("locks/l"), self.a("locks/l")),
+                                      ("-l", self.a("locks/l"), self.a("locks//./l")),
+                                      ("-l", self.a("locks/l"), link + "/locks/l"),
+                                      ("-L", self.a("leaders/g"), self.a("locks/../leaders/g")),
+                                      ("-m", self.a("groups/g/m=1"), self.a("groups/./g/m=2"))):
+            done = self.done(option, first, option, second, "echo", "ran")
+            self.assertEqual((done.returncode, done.stdout), (FAILED, ""), second)
+            self.assertIn("the same twice", done.stderr)
+        self.assertTrue(self.free(self.a("locks/l")))
 
     def test_closed_descriptors(self):
         done = lib.sh('"$1" -l "$2" sh -c \'exit 5\' <&- >&- 2>&-', TOOZ_RUN, self.a("locks/l"))
@@ -378,18 +454,22 @@ class Signals(Helper, lib.Memory):
         path = self.file()
         process = self.begin("-l", self.a("locks/l"), *writer(path))
         lib.wait_until(lambda: stamps(path), "the writer")
-        child = next(x for x in lib._descendants(process.pid)  # pylint: disable=protected-access
-                     if x != keeper_of(process.pid))
-
-        def state():
-            with open(f"/proc/{child}/stat", encoding="ascii") as f:
-                return f.read().rsplit(")", 1)[1].split()[0]
+        child = command_of(process.pid)
         process.send_signal(signal.SIGTSTP)
-        lib.wait_until(lambda: state() == "T", "the stop")
+        lib.wait_until(lambda: state_of(child) == "T", "the stop")
         process.send_signal(signal.SIGCONT)
-        lib.wait_until(lambda: state() != "T", "the continuation")
+        lib.wait_until(lambda: state_of(child) != "T", "the continuation")
         process.terminate()
         self.assertEqual(self.ended(process), 128 + signal.SIGTERM)
+
+    def test_a_stopped_command_can_be_ended(self):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+            process = self.begin_sh("-l", self.a("locks/l"), script="ulimit -c 0; echo ready; exec sleep 1000")
+            child = command_of(process.pid)
+            os.kill(child, signal.SIGSTOP)
+            lib.wait_until(lambda pid=child: state_of(pid) == "T", "the stop")
+            process.send_signal(number)
+            self.assertEqual(self.ended(process), -number if number == signal.SIGINT else 128 + number)
 
     def test_held_until_the_whole_group_has_ended(self):
         lock, pipe = self.a("locks/l"), self.file()
@@ -398,6 +478,20 @@ class Signals(Helper, lib.Memory):
         with open(pipe, "w", encoding="ascii"):
             lib.wait_until(lambda: not self.free(lock), "the lock")
             self.assertIsNone(process.poll())
+        self.assertEqual(self.ended(process), 3)
+        self.assertTrue(self.free(lock))
+
+    def test_held_while_a_thread_runs(self):
+        """Of a process whose first thread has ended, which makes it look like a zombie."""
+        lock, pipe = self.a("locks/l"), self.file()
+        os.mkfifo(pipe)
+        process = self.begin("-l", lock, "sh", "-c", '/usr/bin/python3 -c "$1" "$2" & exit 3', "sh",
+                             HEADLESS, pipe, stdout=subprocess.PIPE)
+        with open(pipe, "w", encoding="ascii"):
+            self.says(process, b"ready\n")
+            with self.assertRaises(subprocess.TimeoutExpired):
+                process.wait(0.5)
+            self.assertFalse(self.free(lock))
         self.assertEqual(self.ended(process), 3)
         self.assertTrue(self.free(lock))
 
@@ -495,6 +589,18 @@ class Lost(Helper, lib.Memory):
         process, _ = self.begin_writer("-L", self.a("leaders/g"))
         self.agent().unlink(self.b("leaders/g"))
         self.assertEqual(self.ended(process), LOST)
+
+    def test_while_the_next_is_waited_for(self):
+        fd = self.open(self.b("locks/y"))
+        fcntl.flock(fd, EX)
+        process = self.begin("-l", self.a("locks/x"), "-l", self.a("locks/l"), "-l", self.a("locks/y"),
+                             "echo", "ran", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.wait_waiters(self.a("locks/y"), 1)
+        self.agent().unlink(self.b("locks/l"))
+        fcntl.flock(fd, UN)
+        self.assertEqual(self.ended(process), LOST)
+        self.assertEqual(process.stdout.read(), b"")
+        self.assertIn("locks/l: lost before the command began", process.stderr.read().decode())
 
     def test_second_of_two(self):
         process, _ = self.begin_writer("-l", self.a("locks/x"), "-l", self.a("locks/l"))
@@ -694,6 +800,33 @@ class Terminal(Helper, lib.Memory):
         self.key(b"\x03")
         self.sees(rb"caught")
         self.sees(rb"code:3")
+
+    def test_ctrl_c_ends_the_loop_of_a_script(self):
+        self.types("bash -c 'while :; do $R -l $L sh -c \"echo ready; exec sleep 1000\"; done'")
+        self.sees(rb"ready")
+        self.key(b"\x03")
+        self.sees(rb"\$ ")
+        self.types("echo code:$?")
+        self.sees(rb"code:130")
+
+    def test_ctrl_z_in_the_foreground(self):
+        self.types(f"$R -f -l $L {self.READER}")
+        self.sees(rb"ready")
+        self.key(b"\x1a")
+        self.sees(rb"Stopped")
+        self.types("fg")
+        self.sees(rb"\$R -f")
+        self.types("on and on")
+        self.sees(rb"got:on and on")
+
+    def test_command_that_sets_the_terminal(self):
+        """It is stopped where it has not got it, and that is said."""
+        self.types("sh -c '\"$R\" -l \"$L\" stty echo; exit'")
+        self.sees(rb"wants to use the terminal")
+        self.key(b"\x03")
+        self.sees(rb"\$ ")
+        self.types("echo code:$?")
+        self.sees(rb"code:130")
 
     def test_pipeline(self):
         """The terminal is left to the others."""
