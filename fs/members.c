@@ -12,7 +12,8 @@
  *   nothing, ever               the last close joins with nothing, if the handle was opened for writing
  *                               and nothing was tried
  *
- * flock binds the membership to the handle: the first holder joins, the last that lets go leaves.
+ * flock binds the membership to the handle: the first holder joins, the last that lets go leaves. What a
+ * handle had not published by the time that it let go, its close does not publish either.
  * What a close does to the group is counted there (fs_change_begin), and later calls wait for it.
  */
 #include "fs/tree.h"
@@ -446,12 +447,19 @@ static void published(void *user, int status, const struct coord_row *rows, size
 	}
 }
 
+/* It was bound, and has let go: its close is no reason to join again. */
+static bool is_released(const struct fs_handle *handle)
+{
+	return handle->draft->bound && !fs_handle_holding(handle);
+}
+
 /* Joins or updates on behalf of a call on a handle. */
 static void publish(struct fs_call *call, struct coord_bytes text)
 {
 	struct fs_draft *draft = call->handle->draft;
 	draft->tried = true;
 	draft->pending = false;
+	draft->bound = draft->bound && !is_released(call->handle);
 	fs_call_changing(call);
 	int r = put(call->fs, call->inode, text, draft->exclusive, call->uid, published, call,
 		&call->wait);
@@ -569,7 +577,7 @@ static void member_flush(fuse_req_t req, struct fs_handle *handle, uint64_t owne
 {
 	const struct fs_draft *draft = handle->draft;
 	fs_flocks_flush(fs_of(req), handle->inode, owner);
-	if (draft && draft->pending)
+	if (draft && draft->pending && !is_released(handle))
 		publish_draft(req, handle, (struct coord_bytes){draft->text, draft->len});
 	else
 		fuse_reply_err(req, 0);
@@ -578,7 +586,7 @@ static void member_flush(fuse_req_t req, struct fs_handle *handle, uint64_t owne
 static bool joins_at_end(struct fs *fs, const struct fs_handle *handle)
 {
 	const struct fs_draft *draft = handle->draft;
-	if (!draft || draft->refused)
+	if (!draft || draft->refused || is_released(handle))
 		return false;
 	return draft->truncated || (!draft->tried && !is_joined(fs, handle->inode));
 }
@@ -649,10 +657,11 @@ static void member_release(struct fs *fs, struct fs_handle *handle)
 int fs_member_bind(struct fs_wait *wait, coord_reply_fn *fn)
 {
 	struct fs_inode *member = wait->holding->inode;
+	struct fs_draft *draft = wait->handle->draft;
+	if (draft)
+		draft->tried = draft->bound = true;
 	if (is_joined(wait->fs, member) && !member->leaving)
 		return 0;
-	if (wait->handle->draft)
-		wait->handle->draft->tried = true;
 	int r = put(
 		wait->fs, member, nothing, false, wait->holding->taker_uid, fn, wait, &wait->join);
 	return r < 0 ? r : 1;

@@ -133,6 +133,7 @@ struct fs_draft {
 	bool refused; /* and not taken */
 	bool overflown; /* too large, until it is truncated */
 	bool pending; /* text that is not published */
+	bool bound; /* by flock; nothing was published since it let go, if it did */
 	bool finished; /* text was a whole JSON value: the next one begins anew */
 	/* Of the write that is being published: how it was before, and the value that it ends with. */
 	size_t len_before;
