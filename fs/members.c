@@ -610,7 +610,6 @@ static void member_fsync(fuse_req_t req, struct fs_handle *handle)
 struct change {
 	struct fs *fs;
 	struct fs_inode *member; /* referenced */
-	bool leave;
 };
 
 static void change_done(void *user, int status, const struct coord_row *rows, size_t rows_len)
@@ -618,21 +617,17 @@ static void change_done(void *user, int status, const struct coord_row *rows, si
 	struct change *change = user;
 	struct fs *fs = change->fs;
 	fs_dirs_forget(change->member->parent, change->member->name);
-	if (change->leave)
-		change->member->leaving--;
 	fs_change_end(fs, change->member->parent);
 	fs_inode_unref(fs, change->member);
 	free(change);
 }
 
-static struct change *change_begin(struct fs *fs, struct fs_inode *member, bool leave)
+static struct change *change_begin(struct fs *fs, struct fs_inode *member)
 {
 	struct change *change = malloc(sizeof(*change));
 	if (!change)
 		return NULL;
-	*change = (struct change){fs, fs_inode_ref(member), leave};
-	if (leave)
-		member->leaving++;
+	*change = (struct change){fs, fs_inode_ref(member)};
 	fs_change_begin(member->parent);
 	return change;
 }
@@ -642,7 +637,7 @@ static void member_release(struct fs *fs, struct fs_handle *handle)
 	const struct fs_draft *draft = handle->draft;
 	if (!fs->coord || fs->over || !joins_at_end(fs, handle))
 		return;
-	struct change *change = change_begin(fs, handle->inode, false);
+	struct change *change = change_begin(fs, handle->inode);
 	if (!change)
 		return;
 	/* Joining must not wipe out what a member that we do not know of has. */
@@ -660,7 +655,9 @@ int fs_member_bind(struct fs_wait *wait, coord_reply_fn *fn)
 	struct fs_draft *draft = wait->handle->draft;
 	if (draft)
 		draft->tried = draft->bound = true;
-	if (is_joined(wait->fs, member) && !member->leaving)
+	struct coord_membership_info info;
+	if (coord_membership_find(wait->fs->coord, group_of(member), member->name, &info) &&
+		!info.leaving)
 		return 0;
 	int r = put(
 		wait->fs, member, nothing, false, wait->holding->taker_uid, fn, wait, &wait->join);
@@ -687,12 +684,13 @@ void fs_member_unbind(struct fs *fs, struct fs_inode *member)
 	char buf[2 * COORD_NAME_MAX + 2];
 	if (coord_lock_holders(fs->coord, COORD_MEMBER, holdings_name(member, buf), any, NULL))
 		return;
-	if (fs->over || !is_ours(fs, member))
+	if (fs->over)
 		return;
-	struct change *change = change_begin(fs, member, true);
+	struct change *change = change_begin(fs, member);
 	if (!change)
 		return;
-	int r = coord_member_leave(
+	/* Nobody is there to hear that the backend is away: it must happen whenever that is back. */
+	int r = coord_member_forgo(
 		fs->coord, group_of(member), member->name, change_done, change, NULL);
 	if (r < 0)
 		change_done(change, r, NULL, 0);

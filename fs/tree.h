@@ -86,7 +86,6 @@ struct fs_inode {
 	uint32_t refs, handles; /* handles: open ones */
 	uint64_t seen_us; /* UTC when this inode came to be */
 	struct coord_list opens; /* handles of it */
-	uint32_t leaving; /* MEMBER: leaves of ours that run */
 	uint32_t changes; /* GROUP: joins and leaves that nobody waits for */
 	struct coord_list blocked; /* GROUP: calls that wait for these */
 	struct fs_stream *stream; /* EVENT: the one that its readers share */
