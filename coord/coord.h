@@ -108,6 +108,11 @@ int coord_member_put(struct coord *, struct coord_bytes group, struct coord_byte
 /* Leaves; -ENOENT if not joined, -EACCES if not ours. */
 int coord_member_leave(struct coord *, struct coord_bytes group, struct coord_bytes member,
 	coord_reply_fn *fn, void *user, struct coord_req **ret_req);
+/* The same of what this mount joined, or is about to join again, and for good: when it could not be done
+ * in time, which fn is told as ever, it is done as soon as the backend is back, and no loss brings the
+ * member back. A put after it is carried out after it. */
+int coord_member_forgo(struct coord *, struct coord_bytes group, struct coord_bytes member,
+	coord_reply_fn *fn, void *user, struct coord_req **ret_req);
 /* Forgets the request: fn is not called any more. The effect may still happen. */
 void coord_req_drop(struct coord_req *);
 
@@ -116,6 +121,7 @@ struct coord_membership_info {
 	uint32_t uid;
 	uint64_t joined_us, updated_us; /* UTC */
 	struct coord_bytes data; /* capabilities; valid until the next call */
+	bool leaving; /* a coord_member_forgo is not done yet */
 };
 bool coord_membership_find(struct coord *, struct coord_bytes group, struct coord_bytes member,
 	struct coord_membership_info *ret);

@@ -4,7 +4,8 @@
  *
  * A membership is made by the first put or leave that names it and goes when it is neither joined nor
  * wanted. Its requests are carried out one after the other, in order. After a loss every
- * membership is joined again with its capabilities.
+ * membership is joined again with its capabilities, but one that is being left for good: that request
+ * stays until it is done, or until another comes after it.
  */
 #include "coord/core.h"
 #include "coord/names.h"
@@ -12,6 +13,8 @@
 #include <stdio.h>
 #include <stdio.h>
 #include <syslog.h>
+
+enum { LEAVE_PAUSE_MS = 1000 }; /* before a leave that was refused is tried again */
 
 struct membership {
 	struct coord_node node; /* key: group, NUL-less pair: 4 bytes length, group, member */
@@ -25,6 +28,7 @@ struct membership {
 	uint32_t uid;
 	uint64_t joined_us, updated_us;
 	struct coord_task start; /* answers never come from inside the request */
+	struct coord_timer again; /* the first request waits to be tried again */
 	bool rejoining;
 	char key[];
 };
@@ -33,6 +37,7 @@ struct member_req {
 	struct coord_list link;
 	struct coord_req *req; /* NULL: dropped or timed out; the effect goes on */
 	bool leave, exclusive, retried;
+	bool for_good; /* a leave that no time-out and no refusal ends */
 	uint32_t uid;
 	struct coord_bytes data; /* owned */
 };
@@ -125,6 +130,11 @@ static void membership_start(struct coord_task *task)
 	membership_next(coord_container(task, struct membership, start));
 }
 
+static void membership_again(struct coord_timer *timer)
+{
+	membership_next(coord_container(timer, struct membership, again));
+}
+
 static struct membership *membership_get(
 	struct coord *coord, struct coord_bytes group, struct coord_bytes member)
 {
@@ -141,6 +151,7 @@ static struct membership *membership_get(
 	membership->member = (struct coord_bytes){membership->key + 4 + group.len, member.len};
 	coord_list_init(&membership->queue);
 	membership->start.fn = membership_start;
+	membership->again.fn = membership_again;
 	if (coord_table_add(&coord->members, &membership->node) == 0)
 		return membership;
 	free(membership);
@@ -150,6 +161,7 @@ static struct membership *membership_get(
 static void membership_free(struct membership *membership)
 {
 	coord_loop_undefer(membership->coord->loop, &membership->start);
+	coord_timer_stop(membership->coord->loop, &membership->again);
 	coord_table_remove(&membership->coord->members, &membership->node);
 	free((char *)membership->data.data);
 	free(membership);
@@ -209,6 +221,11 @@ static struct member_req *first_req(struct membership *membership)
 	return coord_container(membership->queue.next, struct member_req, link);
 }
 
+static bool is_left_for_good(struct membership *membership)
+{
+	return !coord_list_empty(&membership->queue) && first_req(membership)->for_good;
+}
+
 static void op_start(struct membership *membership, enum coord_call call, struct core_grant *grant,
 	struct coord_bytes data, unsigned flags, void (*fn)(struct coord_op *, void *user))
 {
@@ -228,8 +245,10 @@ static void op_start(struct membership *membership, enum coord_call call, struct
 		op->grant = &grant->grant;
 		op->epoch = grant->grant.epoch;
 	}
-	if (!(flags & COORD_OP_REPLACE_STALE) && first_req(membership)->req)
-		op->deadline_ms = first_req(membership)->req->deadline.due_ms;
+	const struct member_req *mreq =
+		flags & COORD_OP_REPLACE_STALE ? NULL : first_req(membership);
+	if (mreq && mreq->req && !mreq->for_good)
+		op->deadline_ms = mreq->req->deadline.due_ms;
 	membership->op = op;
 	core_op_start(op, fn, membership);
 }
@@ -282,6 +301,7 @@ static void leave_late(struct coord_op *op, void *user)
 	membership->op = NULL;
 	core_op_free(op);
 	membership_dropped(membership);
+	membership->rejoining = false;
 	request_end(membership, 0);
 }
 
@@ -339,7 +359,14 @@ static void join_done(struct coord_op *op, void *user)
 			settle_done);
 		return;
 	}
+	bool over = op->epoch != coord->session.epoch;
 	core_op_free(op);
+	if (status == -ESTALE && over && mreq->req) { /* begun in a session that was lost: anew */
+		core_grant_free(grant);
+		membership->pending = NULL;
+		membership_next(membership);
+		return;
+	}
 	if (status == -EEXIST && !mreq->exclusive && is_own_id(coord, membership->member)) {
 		core_grant_free(grant);
 		membership->pending = NULL;
@@ -375,17 +402,45 @@ static void update_done(struct coord_op *op, void *user)
 	request_end(membership, status);
 }
 
+/* A leave for good failed: its caller is told, and it is tried again, unless something else is wanted by
+ * now. What is not known as ours is not insisted on. */
+static bool leave_again(struct membership *membership, struct member_req *mreq, int status)
+{
+	struct coord *coord = membership->coord;
+	struct coord_req *req = mreq->req;
+	bool last = mreq->link.next == &membership->queue;
+	if (!mreq->for_good || !last || coord->stopping)
+		return false;
+	if (!membership->grant && !core_transient(status))
+		return false;
+	coord_timer_start(
+		coord->loop, &membership->again, coord_now_ms(coord->loop) + LEAVE_PAUSE_MS);
+	if (req) {
+		req->gone = NULL;
+		mreq->req = NULL;
+		core_req_answer(req, status, NULL, 0);
+	}
+	return true;
+}
+
 static void leave_done(struct coord_op *op, void *user)
 {
 	struct membership *membership = user;
+	struct member_req *mreq = first_req(membership);
 	int status = op->status;
 	membership->op = NULL;
 	core_op_free(op);
 	/* By its grant, -EPERM says that another bears the name now: ours is gone. */
 	if (status == -ESTALE || (status == -EPERM && membership->grant))
 		status = 0;
-	if (status == 0 || status == -ENOENT)
+	if (status == 0 || status == -ENOENT) {
 		membership_dropped(membership);
+		/* It may have been lost while this was under way. Who was told that it is left finds it so. */
+		if (mreq->req || mreq->for_good)
+			membership->rejoining = false;
+	} else if (leave_again(membership, mreq, status)) {
+		return;
+	}
 	request_end(membership, status);
 }
 
@@ -416,6 +471,8 @@ static void request_start(struct membership *membership, struct member_req *mreq
 	else if (own)
 		op_start(membership, COORD_CALL_MEMBER_LEAVE, NULL, none, COORD_OP_ADOPT,
 			leave_done);
+	else if (mreq->for_good)
+		request_end(membership, 0); /* a loss has done it */
 	else
 		op_start(membership, COORD_CALL_MEMBER_GET, NULL, none, 0, foreign_done);
 }
@@ -471,9 +528,11 @@ static void rejoin_start(struct membership *membership)
 
 static void membership_next(struct membership *membership)
 {
-	if (membership->op || membership->start.queued)
+	if (membership->op || membership->start.queued || membership->again.active)
 		return;
 	const struct coord *coord = membership->coord;
+	if (is_left_for_good(membership))
+		membership->rejoining = false;
 	if (membership->rejoining && !coord->stopping) {
 		if (coord->session.open && coord->session.connected)
 			rejoin_start(membership); /* else the session does when it is back */
@@ -520,6 +579,7 @@ static int member_request(struct coord *coord, struct coord_bytes group, struct 
 	req->gone = request_gone;
 	coord_list_add(&membership->queue, &mreq->link);
 	coord->members_busy++;
+	coord_timer_stop(coord->loop, &membership->again);
 	coord_loop_defer(coord->loop, &membership->start);
 	if (ret_req)
 		*ret_req = req;
@@ -543,13 +603,27 @@ int coord_member_leave(struct coord *coord, struct coord_bytes group, struct coo
 	return member_request(coord, group, member, template, fn, user, ret_req);
 }
 
+int coord_member_forgo(struct coord *coord, struct coord_bytes group, struct coord_bytes member,
+	coord_reply_fn *fn, void *user, struct coord_req **ret_req)
+{
+	const struct member_req template = {.leave = true, .for_good = true};
+	if (!membership_find(coord, group, member) && !is_own_id(coord, member))
+		return -ENOENT;
+	return member_request(coord, group, member, template, fn, user, ret_req);
+}
+
 bool coord_membership_find(struct coord *coord, struct coord_bytes group, struct coord_bytes member,
 	struct coord_membership_info *ret)
 {
 	struct membership *membership = membership_find(coord, group, member);
 	if (!membership || !membership->grant)
 		return false;
+	bool leaving = false;
+	const struct member_req *mreq;
+	coord_list_each (mreq, &membership->queue, link)
+		leaving = leaving || mreq->for_good;
 	*ret = (struct coord_membership_info){.uid = membership->uid,
+		.leaving = leaving,
 		.joined_us = membership->joined_us,
 		.updated_us = membership->updated_us,
 		.data = membership->data};
@@ -570,13 +644,13 @@ void core_members_grant_lost(struct core_grant *grant)
 	if (membership->grant != grant)
 		return;
 	struct coord *coord = membership->coord;
+	bool gone = grant->gone, late = grant->late;
 	/* Removed by somebody it stays away; lost in any other way it is joined again. */
-	membership->rejoining = !grant->gone;
-	bool late = grant->late;
+	membership->rejoining = !gone && !is_left_for_good(membership);
 	membership_dropped(membership); /* and the grant is freed */
-	if (!membership->rejoining)
+	if (gone)
 		log_member(membership, "was removed by somebody else");
-	else if (late)
+	else if (late && membership->rejoining)
 		log_member(membership, "is joined again: its lease was not renewed in time");
 	if (!membership->op)
 		coord_loop_defer(coord->loop, &membership->start);
@@ -587,8 +661,12 @@ void core_members_epoch(struct coord *coord)
 	struct coord_node *node = NULL;
 	while ((node = coord_table_next(&coord->members, node))) {
 		struct membership *membership = (struct membership *)node;
-		if (membership->rejoining)
+		if (membership->again.active) {
+			coord_timer_stop(coord->loop, &membership->again);
+			coord_loop_defer(coord->loop, &membership->start);
+		} else if (membership->rejoining) {
 			membership_next(membership);
+		}
 	}
 }
 
@@ -599,6 +677,10 @@ void core_members_stop(struct coord *coord)
 		struct membership *membership = (struct membership *)node;
 		struct member_req *mreq = calloc(1, sizeof(*mreq));
 		membership->rejoining = false;
+		if (membership->again.active) {
+			coord_timer_stop(coord->loop, &membership->again);
+			coord_loop_defer(coord->loop, &membership->start);
+		}
 		if (!membership->grant || !mreq) {
 			free(mreq); /* close lets go of it */
 			continue;

@@ -12,7 +12,8 @@
  *   nothing, ever               the last close joins with nothing, if the handle was opened for writing
  *                               and nothing was tried
  *
- * flock binds the membership to the handle: the first holder joins, the last that lets go leaves.
+ * flock binds the membership to the handle: the first holder joins, the last that lets go leaves. What a
+ * handle had not published by the time that it let go, its close does not publish either.
  * What a close does to the group is counted there (fs_change_begin), and later calls wait for it.
  */
 #include "fs/tree.h"
@@ -446,12 +447,19 @@ static void published(void *user, int status, const struct coord_row *rows, size
 	}
 }
 
+/* It was bound, and has let go: its close is no reason to join again. */
+static bool is_released(const struct fs_handle *handle)
+{
+	return handle->draft->bound && !fs_handle_holding(handle);
+}
+
 /* Joins or updates on behalf of a call on a handle. */
 static void publish(struct fs_call *call, struct coord_bytes text)
 {
 	struct fs_draft *draft = call->handle->draft;
 	draft->tried = true;
 	draft->pending = false;
+	draft->bound = draft->bound && !is_released(call->handle);
 	fs_call_changing(call);
 	int r = put(call->fs, call->inode, text, draft->exclusive, call->uid, published, call,
 		&call->wait);
@@ -569,7 +577,7 @@ static void member_flush(fuse_req_t req, struct fs_handle *handle, uint64_t owne
 {
 	const struct fs_draft *draft = handle->draft;
 	fs_flocks_flush(fs_of(req), handle->inode, owner);
-	if (draft && draft->pending)
+	if (draft && draft->pending && !is_released(handle))
 		publish_draft(req, handle, (struct coord_bytes){draft->text, draft->len});
 	else
 		fuse_reply_err(req, 0);
@@ -578,7 +586,7 @@ static void member_flush(fuse_req_t req, struct fs_handle *handle, uint64_t owne
 static bool joins_at_end(struct fs *fs, const struct fs_handle *handle)
 {
 	const struct fs_draft *draft = handle->draft;
-	if (!draft || draft->refused)
+	if (!draft || draft->refused || is_released(handle))
 		return false;
 	return draft->truncated || (!draft->tried && !is_joined(fs, handle->inode));
 }
@@ -602,7 +610,6 @@ static void member_fsync(fuse_req_t req, struct fs_handle *handle)
 struct change {
 	struct fs *fs;
 	struct fs_inode *member; /* referenced */
-	bool leave;
 };
 
 static void change_done(void *user, int status, const struct coord_row *rows, size_t rows_len)
@@ -610,21 +617,17 @@ static void change_done(void *user, int status, const struct coord_row *rows, si
 	struct change *change = user;
 	struct fs *fs = change->fs;
 	fs_dirs_forget(change->member->parent, change->member->name);
-	if (change->leave)
-		change->member->leaving--;
 	fs_change_end(fs, change->member->parent);
 	fs_inode_unref(fs, change->member);
 	free(change);
 }
 
-static struct change *change_begin(struct fs *fs, struct fs_inode *member, bool leave)
+static struct change *change_begin(struct fs *fs, struct fs_inode *member)
 {
 	struct change *change = malloc(sizeof(*change));
 	if (!change)
 		return NULL;
-	*change = (struct change){fs, fs_inode_ref(member), leave};
-	if (leave)
-		member->leaving++;
+	*change = (struct change){fs, fs_inode_ref(member)};
 	fs_change_begin(member->parent);
 	return change;
 }
@@ -634,7 +637,7 @@ static void member_release(struct fs *fs, struct fs_handle *handle)
 	const struct fs_draft *draft = handle->draft;
 	if (!fs->coord || fs->over || !joins_at_end(fs, handle))
 		return;
-	struct change *change = change_begin(fs, handle->inode, false);
+	struct change *change = change_begin(fs, handle->inode);
 	if (!change)
 		return;
 	/* Joining must not wipe out what a member that we do not know of has. */
@@ -649,10 +652,13 @@ static void member_release(struct fs *fs, struct fs_handle *handle)
 int fs_member_bind(struct fs_wait *wait, coord_reply_fn *fn)
 {
 	struct fs_inode *member = wait->holding->inode;
-	if (is_joined(wait->fs, member) && !member->leaving)
+	struct fs_draft *draft = wait->handle->draft;
+	if (draft)
+		draft->tried = draft->bound = true;
+	struct coord_membership_info info;
+	if (coord_membership_find(wait->fs->coord, group_of(member), member->name, &info) &&
+		!info.leaving)
 		return 0;
-	if (wait->handle->draft)
-		wait->handle->draft->tried = true;
 	int r = put(
 		wait->fs, member, nothing, false, wait->holding->taker_uid, fn, wait, &wait->join);
 	return r < 0 ? r : 1;
@@ -678,12 +684,13 @@ void fs_member_unbind(struct fs *fs, struct fs_inode *member)
 	char buf[2 * COORD_NAME_MAX + 2];
 	if (coord_lock_holders(fs->coord, COORD_MEMBER, holdings_name(member, buf), any, NULL))
 		return;
-	if (fs->over || !is_ours(fs, member))
+	if (fs->over)
 		return;
-	struct change *change = change_begin(fs, member, true);
+	struct change *change = change_begin(fs, member);
 	if (!change)
 		return;
-	int r = coord_member_leave(
+	/* Nobody is there to hear that the backend is away: it must happen whenever that is back. */
+	int r = coord_member_forgo(
 		fs->coord, group_of(member), member->name, change_done, change, NULL);
 	if (r < 0)
 		change_done(change, r, NULL, 0);

@@ -86,7 +86,6 @@ struct fs_inode {
 	uint32_t refs, handles; /* handles: open ones */
 	uint64_t seen_us; /* UTC when this inode came to be */
 	struct coord_list opens; /* handles of it */
-	uint32_t leaving; /* MEMBER: leaves of ours that run */
 	uint32_t changes; /* GROUP: joins and leaves that nobody waits for */
 	struct coord_list blocked; /* GROUP: calls that wait for these */
 	struct fs_stream *stream; /* EVENT: the one that its readers share */
@@ -133,6 +132,7 @@ struct fs_draft {
 	bool refused; /* and not taken */
 	bool overflown; /* too large, until it is truncated */
 	bool pending; /* text that is not published */
+	bool bound; /* by flock; nothing was published since it let go, if it did */
 	bool finished; /* text was a whole JSON value: the next one begins anew */
 	/* Of the write that is being published: how it was before, and the value that it ends with. */
 	size_t len_before;

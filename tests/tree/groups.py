@@ -209,6 +209,50 @@ class Groups:
         os.close(fd)
         lib.wait_until(lambda: os.listdir(self.b("groups/g")) == [], "the leave")
 
+    def test_close_after_the_unlock_joins_nothing(self):
+        """Whatever the handle has not published by then: nothing at all, an unfinished value, a
+        truncation; and whoever joined the member first."""
+        self.group()
+        path = self.a("groups/g/m")
+        for lock in (fcntl.flock, fcntl.lockf):
+            for joined in (False, True):
+                for flags, text in ((0, b""), (0, b'{"a":'), (os.O_TRUNC, b""), (os.O_TRUNC, b"[")):
+                    with self.subTest(lock=lock.__name__, joined=joined, flags=flags, text=text):
+                        if joined:
+                            lib.write(path, b'{"a":1}')
+                        fd = os.open(path, RW | flags, 0o666)
+                        try:
+                            os.write(fd, text)
+                            lock(fd, EX)
+                            self.assertEqual(os.listdir(self.b("groups/g")), ["m"])
+                            lock(fd, UN)
+                        finally:
+                            os.close(fd)
+                        self.assertEqual(os.listdir(self.a("groups/g")), [])
+                        self.assertEqual(os.listdir(self.b("groups/g")), [])
+
+    def test_fcntl_lock_that_the_close_ends(self):
+        self.group()
+        fd = os.open(self.a("groups/g/m"), RW, 0o666)
+        os.write(fd, b'{"a":')
+        fcntl.lockf(fd, EX)
+        os.close(fd)
+        lib.wait_until(lambda: os.listdir(self.b("groups/g")) == [], "the leave")
+        self.assertEqual(os.listdir(self.a("groups/g")), [])
+
+    def test_a_write_after_the_unlock_joins_again(self):
+        self.group()
+        fd = os.open(self.a("groups/g/m"), RW, 0o666)
+        fcntl.flock(fd, EX)
+        fcntl.flock(fd, UN)
+        self.assertEqual(os.listdir(self.a("groups/g")), [])
+        os.write(fd, b"one")
+        self.assertEqual(os.listdir(self.b("groups/g")), ["m"])
+        os.ftruncate(fd, 0)
+        os.write(fd, b"[1,")
+        os.close(fd)
+        self.assertEqual(lib.read(self.a("groups/g/m")), b"[1,")
+
     def test_flock_excludes_among_handles(self):
         self.group()
         one = self.open(self.a("groups/g/m"), RW)

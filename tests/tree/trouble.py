@@ -401,6 +401,30 @@ class Trouble(Base):
         except OSError:
             return None
 
+    def test_holder_of_a_member_ends_while_away(self):
+        """Before the loss, or after it: the member does not come back without its holder."""
+        os.mkdir(self.a("groups/g"))
+        lib.write(self.a("groups/g/stays"), b"x")
+        lost = lambda: lib.read(self.a(".tooz/state")) == b"lost\n"
+        holders = [self.agent() for _ in range(3)]
+        for i, agent in enumerate(holders):
+            agent.open_flock(self.a(f"groups/g/m{i}"), RW, EX)
+        self.proxy.drop("both")
+        holders[0].kill()
+        lib.wait_until(lost, "the loss", 4 * lib.PATIENCE_S)
+        holders[1].kill()
+        # Long enough that the leaves have timed out.
+        self.fails(UNKNOWN, self.agent().mkdir, self.a("groups/h"))
+        self.fails(UNKNOWN, self.agent().mkdir, self.a("groups/h"))
+        self.proxy.drop("none")
+        self.proxy.cut()
+        lib.wait_until(lambda: sorted(self._members() or ()) == ["m2", "stays"],
+                       "the members to come back", 4 * lib.PATIENCE_S)
+        self.state(self.a, "connected")
+        self.assertEqual(sorted(os.listdir(self.a("groups/g"))), ["m2", "stays"])
+        holders[2].kill()
+        lib.wait_until(lambda: self._members() == ["stays"], "the leave", 2 * lib.PATIENCE_S)
+
     def test_black_hole(self):
         """What is sent vanishes: calls end in bounded time, the loss comes in time."""
         self.hold()

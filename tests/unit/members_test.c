@@ -229,6 +229,73 @@ static void left_while_lost(void **state)
 	close_two();
 }
 
+/* Left for good, a member does not come back from an outage, at whichever time of it that was asked;
+ * and does if it is joined again after that. */
+static void left_for_good(void **state)
+{
+	(void)state;
+	static const struct {
+		uint64_t before_ms, down_ms, again_ms; /* again_ms: 0: it is not joined again */
+	} cases[] = {{0, 3000, 0}, {0, 40000, 0}, {500, 40000, 0}, {9000, 40000, 0},
+		{20000, 40000, 0}, {500, 3000, 500}, {500, 14000, 9500}, {10500, 14000, 500}};
+	const struct coord_bytes g = COORD_BYTES("g"), x = COORD_BYTES("x");
+	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		struct answer a, left = {0}, joined = {0};
+		struct coord_membership_info info;
+		open_two();
+		assert_int_equal(
+			coord_member_forgo(M0->coord, g, x, answer_reply, &left, NULL), -ENOENT);
+		assert_int_equal(client_member_put(M0, "g", "x", nil, true), 0);
+		fake_break(site.server, "m0", cases[i].down_ms);
+		sim_run(SIM, cases[i].before_ms);
+		assert_int_equal(coord_member_forgo(M0->coord, g, x, answer_reply, &left, NULL), 0);
+		if (coord_membership_find(M0->coord, g, x, &info))
+			assert_true(info.leaving);
+		sim_run(SIM, cases[i].again_ms);
+		if (cases[i].again_ms)
+			assert_int_equal(coord_member_put(M0->coord, g, x, map, false, 1,
+						 answer_reply, &joined, NULL),
+				0);
+		sim_run(SIM, cases[i].down_ms - cases[i].before_ms - cases[i].again_ms + 1000);
+		assert_true(sim_run_until(SIM, connected, NULL, 60000));
+		sim_run(SIM, 10000);
+		assert_int_equal(left.count, 1);
+		assert_int_equal(client_group_read(M1, "g", true, &a), 0);
+		assert_int_equal(a.len, cases[i].again_ms != 0);
+		assert_int_equal(coord_membership_find(M0->coord, g, x, &info), a.len);
+		if (a.len) {
+			assert_true(coord_bytes_equal(a.rows[0].data, map));
+			assert_int_equal(client_member_leave(M0, "g", "x"), 0);
+		}
+		answer_done(&a);
+		answer_done(&left);
+		answer_done(&joined);
+		close_two();
+	}
+}
+
+/* A leave that was answered as done is done, though the session is lost while it is under way. */
+static void left_and_lost(void **state)
+{
+	(void)state;
+	for (uint64_t after_ms = 0; after_ms < 12000; after_ms += 500) {
+		struct answer a;
+		open_two();
+		assert_int_equal(client_member_put(M0, "g", "x", nil, true), 0);
+		fake_break(site.server, "m0", 12000);
+		sim_run(SIM, after_ms);
+		int r = client_member_leave(M0, "g", "x");
+		assert_true(sim_run_until(SIM, connected, NULL, 60000));
+		sim_run(SIM, 10000);
+		assert_int_equal(client_group_read(M1, "g", false, &a), 0);
+		if (r == 0)
+			assert_int_equal(a.len, 0);
+		answer_done(&a);
+		client_member_leave(M0, "g", "x");
+		close_two();
+	}
+}
+
 /* A mount may change and remove what bears its own id, though an earlier process of it joined. */
 static void own_id(void **state)
 {
@@ -353,6 +420,8 @@ int main(void)
 		cmocka_unit_test(rejoin_over_the_old),
 		cmocka_unit_test(rejoin_taken),
 		cmocka_unit_test(left_while_lost),
+		cmocka_unit_test(left_for_good),
+		cmocka_unit_test(left_and_lost),
 		cmocka_unit_test(own_id),
 		cmocka_unit_test(left_at_stop),
 		cmocka_unit_test(unsure),
