@@ -100,10 +100,10 @@ class Listener:
                 if self.socket.fileno() < 0:
                     return
                 continue
-            if self.close_each:
-                client.close()
-            else:
-                self.open.append(client)
+            self.open.append(client)
+            # Whoever does not like what he hears comes again and again; the older ones are gone.
+            while len(self.open) > (0 if self.close_each else 50):
+                self.open.pop(0).close()
 
     def close(self):
         self.socket.shutdown(socket.SHUT_RDWR)
