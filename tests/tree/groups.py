@@ -226,6 +226,8 @@ class Groups:
                             lock(fd, EX)
                             self.assertEqual(os.listdir(self.b("groups/g")), ["m"])
                             lock(fd, UN)
+                            if not text:
+                                self.assertEqual(os.listdir(self.a("groups/g")), [])
                         finally:
                             os.close(fd)
                         self.assertEqual(os.listdir(self.a("groups/g")), [])
