@@ -39,7 +39,7 @@ class Refused(trouble.Refused, lib.Case):
             self.skipTest(str(missing))
         self.refused(f"zookeeper://127.0.0.1:{other.port}",
                      f"127.0.0.1:{other.port}: accepts the connection and says nothing")
-        self.refused(self.listener(b"", close=True), "closes the connection")
+        self.refused(self.listener(b"", close=True), "closes the connection", "failed to send a handshake")
 
     def test_not_a_server(self):
         """Named by its address, with what it said."""
