@@ -294,6 +294,8 @@ class Command(lib.Case):
         done = self.mount("memory://", path)
         self.assertEqual((done.returncode, done.stderr), (0, ""))
         self.assertEqual(lib.read(path + "/.tooz/state"), b"connected\n")
+        # The process between the command and the daemon may still be ending.
+        lib.wait_until(lambda: len(self.daemons() - before) == 1, "one daemon")
         (daemon,) = self.daemons() - before
         self.assertNotEqual(os.getsid(daemon), os.getsid(0))
         self.assertEqual(os.readlink(f"/proc/{daemon}/cwd"), "/")
@@ -350,6 +352,8 @@ class Command(lib.Case):
         path, url = self.directory(), "file://" + self.store()
         before = self.daemons()
         self.mount(url, path)
+        # The process between the command and the daemon may still be ending.
+        lib.wait_until(lambda: len(self.daemons() - before) == 1, "one daemon")
         (daemon,) = self.daemons() - before
         os.kill(daemon, signal.SIGKILL)
         wait_for_process(daemon)
@@ -364,6 +368,8 @@ class Command(lib.Case):
         path = self.directory()
         before = self.daemons()
         self.mount("memory://", path)
+        # The process between the command and the daemon may still be ending.
+        lib.wait_until(lambda: len(self.daemons() - before) == 1, "one daemon")
         (daemon,) = self.daemons() - before
         os.kill(daemon, signal.SIGTERM)
         wait_for_process(daemon)
