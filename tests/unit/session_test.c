@@ -276,30 +276,6 @@ static void unreachable(void **state)
 	assert_true(site_close(&site));
 }
 
-/* No answer at all: requests end at their deadline, the next ones at once, until it answers again. */
-static void silent(void **state)
-{
-	(void)state;
-	struct fake_options options = site_options();
-	options.lock_loss = options.member_loss = COORD_LOSS_PROCESS;
-	site_open(&site, 1, &options, 1);
-	sim_pause(&site.server_host, true);
-	uint64_t start = sim_now_ms(SIM);
-	assert_int_equal(client_group_create(CLIENT, "g"), -ETIMEDOUT);
-	assert_int_equal(sim_now_ms(SIM) - start, 10000);
-	start = sim_now_ms(SIM);
-	assert_int_equal(client_group_create(CLIENT, "h"), -ETIMEDOUT);
-	assert_true(sim_now_ms(SIM) - start < 1000);
-	sim_pause(&site.server_host, false);
-	sim_run(SIM, 2000);
-	int r = client_group_create(CLIENT, "i");
-	if (r == -ETIMEDOUT)
-		r = client_group_create(CLIENT, "i");
-	assert_int_equal(r, 0);
-	assert_true(client_close(CLIENT));
-	assert_true(site_close(&site));
-}
-
 static int vain(uint64_t limit_ms)
 {
 	return coord_in_vain(CLIENT->coord, limit_ms);
@@ -357,6 +333,30 @@ static void down_for_a_second(void **state)
 	assert_true(until_state(COORD_CONNECTED, 30000));
 	assert_int_equal(vain(1000), 0);
 	assert_int_equal(client_group_create(CLIENT, "g"), 0);
+	assert_true(client_close(CLIENT));
+	assert_true(site_close(&site));
+}
+
+/* No answer at all: requests end at their deadline, the next ones at once, until it answers again. */
+static void silent(void **state)
+{
+	(void)state;
+	struct fake_options options = site_options();
+	options.lock_loss = options.member_loss = COORD_LOSS_PROCESS;
+	site_open(&site, 1, &options, 1);
+	sim_pause(&site.server_host, true);
+	uint64_t start = sim_now_ms(SIM);
+	assert_int_equal(client_group_create(CLIENT, "g"), -ETIMEDOUT);
+	assert_int_equal(sim_now_ms(SIM) - start, 10000);
+	start = sim_now_ms(SIM);
+	assert_int_equal(client_group_create(CLIENT, "h"), -ETIMEDOUT);
+	assert_true(sim_now_ms(SIM) - start < 1000);
+	sim_pause(&site.server_host, false);
+	sim_run(SIM, 2000);
+	int r = client_group_create(CLIENT, "i");
+	if (r == -ETIMEDOUT)
+		r = client_group_create(CLIENT, "i");
+	assert_int_equal(r, 0);
 	assert_true(client_close(CLIENT));
 	assert_true(site_close(&site));
 }
@@ -564,9 +564,9 @@ int main(void)
 		cmocka_unit_test(lost_with_connection),
 		cmocka_unit_test(unreachable),
 		cmocka_unit_test(long_outage),
-		cmocka_unit_test(silent),
 		cmocka_unit_test(silent_for_a_second),
 		cmocka_unit_test(down_for_a_second),
+		cmocka_unit_test(silent),
 		cmocka_unit_test(stop_while_down),
 		cmocka_unit_test(stop_while_opening),
 		cmocka_unit_test(claim_here),
