@@ -60,6 +60,7 @@ struct walk {
 	size_t bystanders_len;
 	int32_t *waiting; /* threads in lock requests, ascending */
 	size_t waiting_len;
+	bool over; /* the kernel has closed the files: that nobody has them is no news */
 };
 
 struct fs_onloss {
@@ -442,7 +443,8 @@ static void walk_work(struct coord_job *job)
 			visit_process(walk, pid);
 	}
 	closedir(dir);
-	tell_unfound(walk);
+	if (!walk->over)
+		tell_unfound(walk);
 }
 
 static void walk_free(struct walk *walk)
@@ -527,6 +529,7 @@ static struct walk *walk_new(struct fs_onloss *onloss)
 	}
 	walk->waiting_len = fs_waiting_pids(onloss->fs, walk->waiting, len);
 	walk->onloss = onloss;
+	walk->over = onloss->fs->over;
 	walk->job.work = walk_work;
 	walk->job.done = walk_done;
 	return walk;
