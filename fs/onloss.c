@@ -51,6 +51,13 @@ struct bystander {
 	uint64_t start;
 };
 
+/* Who is to be signalled. */
+struct victim {
+	int32_t pid;
+	uint64_t start;
+	const struct target *target;
+};
+
 struct walk {
 	struct coord_job job;
 	struct fs_onloss *onloss;
@@ -58,6 +65,8 @@ struct walk {
 	size_t targets_len, targets_size;
 	struct bystander *bystanders; /* by ino, then pid */
 	size_t bystanders_len;
+	struct victim *victims;
+	size_t victims_len, victims_size;
 	int32_t *waiting; /* threads in lock requests, ascending */
 	size_t waiting_len;
 	bool over; /* the kernel has closed the files: that nobody has them is no news */
@@ -263,9 +272,9 @@ static bool is_process(const struct fs_trace *now, const struct fs_trace *trace)
 	return trace->pid && now->pid == trace->pid && now->start == trace->start;
 }
 
-/* Is it a process that the trace's uid may have signalled for this loss? Of the process and its ancestors the
- * nearest that opened or took a handle decides. One that opened others may have inherited, beside these, the
- * one that was lost: then those above it decide. */
+/* Is the process to be signalled for this loss? Of itself and its ancestors the nearest that opened or took
+ * a handle decides. One that opened others may have, beside these, inherited the one that was lost: then
+ * those above it decide. */
 static bool matches(const struct walk *walk, const struct fs_trace *process, int32_t parent,
 	const struct target *target)
 {
@@ -319,65 +328,76 @@ static bool is_waiting(const struct walk *walk, int32_t pid)
 	return found;
 }
 
-/* What one process is to be signalled for. */
-struct visit {
-	struct fs_trace now;
-	int32_t parent;
-	int pidfd;
-	bool known, signalled;
-};
+/* ---- Signalling ---- */
 
-/* The pidfd was opened before anything was read about the process, so that it is the same one. */
-static void signal_for(const struct walk *walk, struct visit *visit, const struct target *target)
+static bool add_victim(struct walk *walk, const struct fs_trace *now, const struct target *target)
 {
-	int32_t pid = visit->now.pid;
-	if (visit->signalled)
-		return;
-	visit->signalled = true;
-	if (syscall(SYS_pidfd_send_signal, visit->pidfd, walk->onloss->signum, NULL, 0) == 0)
-		coord_log(LOG_NOTICE, "%s was lost: signal %d to process %" PRId32, target->path,
-			walk->onloss->signum, pid);
-	else if (errno != ESRCH)
-		coord_log(LOG_WARNING, "%s was lost, but process %" PRId32 ": %s", target->path,
-			pid, strerror(errno));
-}
-
-/* It may be signalled for several losses, once. False: it is of no interest. */
-static bool visit_fd(const struct walk *walk, struct visit *visit, int32_t pid, const char *fd)
-{
-	uint64_t ino = fd_ino(pid, fd);
-	struct target *target = ino ? target_find(walk, ino) : NULL;
-	const struct target *end = walk->targets + walk->targets_len;
-	if (!target || !fd_is_ours(walk, pid, fd, ino))
-		return true;
-	if (!visit->known &&
-		(fs_trace_read(pid, &visit->now, &visit->parent) < 0 || is_waiting(walk, pid)))
-		return false;
-	visit->known = true;
-	for (; target < end && target->ino == ino; target++) {
-		if (!matches(walk, &visit->now, visit->parent, target))
-			continue;
-		target->found = true;
-		signal_for(walk, visit, target);
+	if (walk->victims_len == walk->victims_size) {
+		size_t size = walk->victims_size ? 2 * walk->victims_size : 8;
+		struct victim *victims = realloc(walk->victims, size * sizeof(*victims));
+		if (!victims) {
+			coord_log(LOG_ERR, "on_loss: out of memory");
+			return false;
+		}
+		walk->victims = victims;
+		walk->victims_size = size;
 	}
+	walk->victims[walk->victims_len++] =
+		(struct victim){.pid = now->pid, .start = now->start, .target = target};
 	return true;
 }
 
-static void visit_process(const struct walk *walk, int32_t pid)
+/* It may have lost several, and is signalled once. */
+static void visit_targets(
+	struct walk *walk, const struct fs_trace *now, int32_t parent, uint64_t ino, bool *added)
+{
+	const struct target *end = walk->targets + walk->targets_len;
+	for (struct target *target = target_find(walk, ino);
+		target && target < end && target->ino == ino; target++) {
+		if (!matches(walk, now, parent, target))
+			continue;
+		target->found = true;
+		*added = *added || add_victim(walk, now, target);
+	}
+}
+
+static void visit_process(struct walk *walk, int32_t pid)
 {
 	char path[64];
 	const struct dirent *entry;
-	struct visit visit = {0};
+	struct fs_trace now;
+	int32_t parent;
+	bool known = false, added = false;
 	snprintf(path, sizeof(path), "/proc/%" PRId32 "/fdinfo", pid);
-	_cleanup_close_ int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
-	visit.pidfd = pidfd;
-	DIR *dir = pidfd < 0 ? NULL : opendir(path);
-	while (dir && (entry = readdir(dir)))
-		if (isdigit((unsigned char)*entry->d_name) &&
-			!visit_fd(walk, &visit, pid, entry->d_name))
+	DIR *dir = opendir(path);
+	while (dir && (entry = readdir(dir))) {
+		bool is_fd = isdigit((unsigned char)*entry->d_name);
+		uint64_t ino = is_fd ? fd_ino(pid, entry->d_name) : 0;
+		if (!ino || !target_find(walk, ino) || !fd_is_ours(walk, pid, entry->d_name, ino))
+			continue;
+		if (!known && (fs_trace_read(pid, &now, &parent) < 0 || is_waiting(walk, pid)))
 			break;
+		known = true;
+		visit_targets(walk, &now, parent, ino, &added);
+	}
 	if (dir)
 		closedir(dir);
+}
+
+/* Only when all are known: a descendant is none any more when its parent has ended. */
+static void signal_victim(const struct walk *walk, const struct victim *victim)
+{
+	struct fs_trace now;
+	int signum = walk->onloss->signum;
+	_cleanup_close_ int pidfd = (int)syscall(SYS_pidfd_open, victim->pid, 0);
+	if (pidfd < 0 || fs_trace_read(victim->pid, &now, NULL) < 0 || now.start != victim->start)
+		return;
+	if (syscall(SYS_pidfd_send_signal, pidfd, signum, NULL, 0) == 0)
+		coord_log(LOG_NOTICE, "%s was lost: signal %d to process %" PRId32,
+			victim->target->path, signum, victim->pid);
+	else if (errno != ESRCH)
+		coord_log(LOG_WARNING, "%s was lost, but process %" PRId32 ": %s",
+			victim->target->path, victim->pid, strerror(errno));
 }
 
 /* ---- The walk ---- */
@@ -443,6 +463,8 @@ static void walk_work(struct coord_job *job)
 			visit_process(walk, pid);
 	}
 	closedir(dir);
+	for (size_t i = 0; i < walk->victims_len; i++)
+		signal_victim(walk, &walk->victims[i]);
 	if (!walk->over)
 		tell_unfound(walk);
 }
@@ -453,6 +475,7 @@ static void walk_free(struct walk *walk)
 		return;
 	free(walk->targets);
 	free(walk->bystanders);
+	free(walk->victims);
 	free(walk->waiting);
 	free(walk);
 }

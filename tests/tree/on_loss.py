@@ -180,6 +180,16 @@ threading.Thread(target=work).start()
         self.lose()
         self.signalled(job)
 
+    def test_descendants_of_those_who_end_first(self):
+        """Who is of another session is known by a parent, which the same loss ends."""
+        marks = [self.mark() for _ in range(12)]
+        script = 'echo $$ >"$1"; shift; [ $# = 0 ] && exec sleep 70; setsid bash -c "$0" "$0" "$@"; :'
+        self.held("bash", "-c", script, script, *marks)
+        pids = [self.pid_in(mark) for mark in marks]
+        self.lose()
+        for pid in pids:
+            self.signalled(pid)
+
     def test_each_of_those_who_shared(self):
         holders = []
         for _ in range(3):
