@@ -217,14 +217,6 @@ static bool op_of_session(const struct coord_op *op)
 	       op->call == COORD_CALL_RENEW;
 }
 
-/* Its session is gone, and the grant with it. */
-static bool op_of_past(const struct coord_op_core *core)
-{
-	const struct coord_op *op = &core->op;
-	bool stays = core->coord->driver->grants_stay && op->call == COORD_CALL_UNLOCK;
-	return op->grant && op->epoch != core->coord->session.epoch && !stays;
-}
-
 static void op_run(struct coord_op_core *core)
 {
 	struct coord *coord = core->coord;
@@ -249,8 +241,8 @@ static void op_run(struct coord_op_core *core)
 	op->next_cursor = (struct coord_bytes){0};
 	coord->counters.ops[op->call]++;
 	coord_driver_call *call = op_call(coord->driver, op->call);
-	if (op_of_past(core))
-		coord_op_fail(op, -ESTALE);
+	if (op->grant && op->epoch != coord->session.epoch)
+		coord_op_fail(op, -ESTALE); /* its session is gone, and the grant with it */
 	else if (!call)
 		coord_op_fail(op, -EOPNOTSUPP);
 	else
@@ -362,7 +354,7 @@ static bool op_again(struct coord_op_core *core)
 	struct coord_op *op = &core->op;
 	if (!core->fn || core->cancelled || !core_transient(op->status) || !op_repeatable(op))
 		return false;
-	if (op_of_past(core))
+	if (op->grant && op->epoch != core->coord->session.epoch)
 		return false;
 	if (op->deadline_ms && coord_now_ms(core->coord->loop) >= op->deadline_ms)
 		return false;
@@ -467,22 +459,29 @@ void core_ops_timer(struct coord_timer *timer)
 	ops_resume(coord_container(timer, struct coord, ops_timer));
 }
 
+static struct coord_op_core *first_queued(struct coord *coord)
+{
+	for (size_t i = 0; i < CORE_QUEUES; i++)
+		if (!coord_list_empty(&coord->queued[i]))
+			return coord_container(coord->queued[i].next, struct coord_op_core, link);
+	return NULL;
+}
+
 void core_ops_flush(struct coord *coord, int status)
 {
+	struct coord_op_core *core;
 	ops_resume(coord);
-	for (size_t i = 0; i < CORE_QUEUES; i++)
-		while (!coord_list_empty(&coord->queued[i])) {
-			struct coord_op_core *core =
-				coord_container(coord->queued[i].next, struct coord_op_core, link);
-			coord_list_remove(&core->link);
-			core->state = CORE_OP_DONE;
-			core->op.status = status;
-			core->op.sent = COORD_SENT_NO;
-			if (core->fn)
-				core->fn(&core->op, core->user);
-			else
-				core_op_free(&core->op);
-		}
+	/* What one is answered may lead to another: a lock of which nothing is known to a release. */
+	while ((core = first_queued(coord))) {
+		coord_list_remove(&core->link);
+		core->state = CORE_OP_DONE;
+		core->op.status = status;
+		core->op.sent = COORD_SENT_NO;
+		if (core->fn)
+			core->fn(&core->op, core->user);
+		else
+			core_op_free(&core->op);
+	}
 }
 
 /* ---- requests ---- */

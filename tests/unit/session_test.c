@@ -251,6 +251,32 @@ static void grace(void **state)
 	assert_true(site_close(&site));
 }
 
+/* Who unmounts in this moment lets him have it, too. */
+static void grace_at_umount(void **state)
+{
+	(void)state;
+	struct fake_options options = site_options();
+	struct taker taker;
+	site_open(&site, 1, &options, 1);
+	assert_int_equal(taker_new(CLIENT, COORD_LOCK, LOCK, &taker), 0);
+	assert_int_equal(taker_lock(&taker, COORD_EXCLUSIVE, COORD_LOCK_WAIT, 1000), 0);
+	uint64_t grace_ms = info().grace_ms;
+	sim_pause(&site.server_host, true);
+	assert_true(until_state(COORD_LOST, 20000));
+	sim_settle(SIM);
+	assert_int_equal(taker.lost, 1);
+	sim_pause(&site.server_host, false);
+	coord_stop(CLIENT->coord);
+	sim_run(SIM, grace_ms - 50);
+	assert_true(fake_holds(site.server, "m0", COORD_LOCK, LOCK, COORD_EXCLUSIVE));
+	assert_false(CLIENT->stopped);
+	sim_run(SIM, 200);
+	assert_false(fake_holds(site.server, "m0", COORD_LOCK, LOCK, COORD_EXCLUSIVE));
+	assert_true(CLIENT->stopped);
+	taker_free(&taker);
+	assert_true(site_close(&site));
+}
+
 /* The host stood still past its lease: nobody there is told that he holds. */
 static void lost_in_sleep(void **state)
 {
@@ -561,6 +587,7 @@ int main(void)
 		cmocka_unit_test(suspended),
 		cmocka_unit_test(lost),
 		cmocka_unit_test(grace),
+		cmocka_unit_test(grace_at_umount),
 		cmocka_unit_test(lost_in_sleep),
 		cmocka_unit_test(grant_too_late),
 		cmocka_unit_test(lost_with_connection),
