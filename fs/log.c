@@ -24,7 +24,7 @@
 
 #include "coord/driver.h"
 
-enum { LINES_MAX = 1024, FLUSH_MS = 1000 };
+enum { LINES_MAX = 1024, LINE_MAX_LEN = 1100, FLUSH_MS = 1000 };
 
 struct line {
 	int level;
@@ -48,7 +48,18 @@ static struct {
 static void log_to_stderr(int level, const char *text)
 {
 	static const char *const prefix[] = {"", "", "", "", "warning: ", "", "", "debug: "};
-	dprintf(STDERR_FILENO, "mount.tooz: %s%s\n", prefix[level & 7], text);
+	char line[LINE_MAX_LEN];
+	int len = snprintf(line, sizeof(line) - 1, "mount.tooz: %s%s", prefix[level & 7], text);
+	size_t left = (size_t)len < sizeof(line) - 1 ? (size_t)len : sizeof(line) - 2;
+	line[left++] = '\n';
+	/* No stdio: exit(3) would flush, and wait for, what a thread still writes. */
+	for (const char *at = line; left > 0;) {
+		ssize_t n = write(STDERR_FILENO, at, left);
+		if (n < 0 && errno != EINTR)
+			return;
+		at += n > 0 ? n : 0;
+		left -= n > 0 ? (size_t)n : 0;
+	}
 }
 
 /* There may be many daemons: each of its lines begins with the mount point. */
