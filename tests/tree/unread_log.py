@@ -27,11 +27,12 @@ LOST = re.compile(r"lock (\S+) was lost: it was broken \(held by process (\d+)\)
 
 def fill(send):
     """Sends until nothing more is taken."""
-    try:
-        while True:
-            send(b"x" * 100)
-    except BlockingIOError:
-        pass
+    for size in (100, 1):
+        try:
+            while True:
+                send(b"x" * size)
+        except BlockingIOError:
+            pass
 
 
 class Syslog:
@@ -127,7 +128,7 @@ class ToSyslog(Holders):
         self.log.line()
         self.log.fill()
         holder = self.lose(self.dir)
-        lines = [line for line in self.log.lines() if not line.endswith("xxx")]
+        lines = [line for line in self.log.lines() if not line.endswith("x")]
         while len(lines) < LOCKS:
             lines.append(self.log.line())
         for i, line in enumerate(lines):
@@ -179,28 +180,33 @@ class NoSyslog(ToSyslog):
         self.end()
 
 
+def mount_unread(case, url, options="foreground"):
+    """A mount in the foreground whose standard error is a pipe, full and not read: (daemon, directory, pipe)."""
+    path = lib.tempfile.mkdtemp(prefix="m", dir=lib.WORK)
+    ours, theirs = os.pipe()
+    daemon = case.spawn(lib.TOOZFS, url, path, "-o", options, stdout=subprocess.DEVNULL,
+                        stderr=theirs)
+    case.addCleanup(lib.sh, 'while mountpoint -q "$1"; do umount -l "$1"; done', path)
+    pipe = open(ours, "rb", buffering=0)
+    case.addCleanup(pipe.close)
+    text = b""
+    while b", member " not in text:
+        text += pipe.read(4096)
+    # Through a description of our own: the daemon's is to wait.
+    again = os.open(f"/proc/self/fd/{theirs}", os.O_WRONLY | os.O_NONBLOCK)
+    os.close(theirs)
+
+    def write(data):
+        if not os.write(again, data):
+            raise BlockingIOError
+    fill(write)
+    os.close(again)
+    return daemon, path, pipe
+
+
 class ToPipe(Holders):
     def setUp(self):
-        self.dir = lib.tempfile.mkdtemp(prefix="m", dir=lib.WORK)
-        ours, theirs = os.pipe()
-        self.daemon = self.spawn(lib.TOOZFS, "memory://unread", self.dir, "-o", "foreground",
-                                 stdout=subprocess.DEVNULL, stderr=theirs)
-        self.addCleanup(lib.sh, 'while mountpoint -q "$1"; do umount -l "$1"; done', self.dir)
-        self.pipe = open(ours, "rb", buffering=0)
-        self.addCleanup(self.pipe.close)
-        text = b""
-        while b", member " not in text:
-            text += self.pipe.read(4096)
-        # Through a description of our own: the daemon's is to wait.
-        again = os.open(f"/proc/self/fd/{theirs}", os.O_WRONLY | os.O_NONBLOCK)
-        os.close(theirs)
-        with open(again, "wb", buffering=0) as pipe:
-            fill(lambda data: self.full(pipe.write(data)))
-
-    @staticmethod
-    def full(written):
-        if not written:
-            raise BlockingIOError
+        self.daemon, self.dir, self.pipe = mount_unread(self, "memory://unread")
 
     def lines(self):
         """All until the daemon's end."""
