@@ -55,7 +55,7 @@ static void log_to_stderr(int level, const char *text)
 	/* No stdio: exit(3) would flush, and wait for, what a thread still writes. */
 	for (const char *at = line; left > 0;) {
 		ssize_t n = write(STDERR_FILENO, at, left);
-		if (n < 0 && errno != EINTR)
+		if (n == 0 || (n < 0 && errno != EINTR))
 			return;
 		at += n > 0 ? n : 0;
 		left -= n > 0 ? (size_t)n : 0;
@@ -133,7 +133,9 @@ static void log_of_fuse(enum fuse_log_level level, const char *format, va_list a
 {
 	char text[512];
 	vsnprintf(text, sizeof(text), format, args);
-	text[strcspn(text, "\n")] = '\0';
+	size_t len = strlen(text);
+	if (len && text[len - 1] == '\n')
+		text[len - 1] = '\0';
 	coord_log((int)level, "%s", text);
 }
 
