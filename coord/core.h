@@ -147,10 +147,10 @@ void core_locks_changed(struct coord *, struct coord_key);
 void core_locks_contended(struct core_grant *);
 /* The session is back (a new epoch or a connection): go on. */
 void core_locks_resume(struct coord *);
-/* Stop: everybody loses, everything is released. */
 /* What is lost between these two is lost for one reason; the log names no more than some of it. */
 void core_losses_begin(struct coord *, int level, const char *why);
 void core_losses_end(struct coord *);
+/* Stop: everybody loses, everything is released. */
 void core_locks_stop(struct coord *);
 bool core_locks_idle(const struct coord *); /* no release and no acquire is under way */
 /* Our own holding of a name, if any: for views. */
