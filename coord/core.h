@@ -148,6 +148,9 @@ void core_locks_changed(struct coord *, struct coord_key);
 void core_locks_contended(struct core_grant *);
 /* The session is back (a new epoch or a connection): go on. */
 void core_locks_resume(struct coord *);
+/* What is lost between these two is lost for one reason; the log names no more than some of it. */
+void core_losses_begin(struct coord *, int level, const char *why);
+void core_losses_end(struct coord *);
 /* Stop: everybody loses, everything is released. */
 void core_locks_stop(struct coord *);
 bool core_locks_idle(const struct coord *); /* no release and no acquire is under way */
@@ -217,6 +220,13 @@ struct coord_session {
 	uint32_t backoff_ms;
 };
 
+/* While much is lost at once: why, and how many locks so far. */
+struct core_losses {
+	const char *why; /* NULL: not so */
+	int level; /* for the log */
+	uint32_t len;
+};
+
 struct coord {
 	struct coord_session session; /* first: the drivers' pointer is ours */
 	struct coord_loop *loop;
@@ -239,6 +249,7 @@ struct coord {
 	uint32_t spare_len;
 	struct coord_timer ops_timer;
 	struct coord_list reqs;
+	struct core_losses losses;
 	/* grants, locks, members, views */
 	struct coord_list grants;
 	uint64_t owner_next;

@@ -36,6 +36,7 @@
 #include "coord/loop_uv.h"
 #include "fs/checks.h"
 #include "fs/fs.h"
+#include "fs/log.h"
 #include "fs/options.h"
 #include "fs/runfile.h"
 #include "fs/usage.h"
@@ -70,22 +71,6 @@ struct daemon {
 	bool has_started, is_ready, is_stopping, has_stopped;
 	bool is_deserted; /* by the parent, perhaps for a signal that we get too */
 };
-
-/* ---- Logging ---- */
-
-static void log_to_stderr(int level, const char *text)
-{
-	static const char *const prefix[] = {"", "", "", "", "warning: ", "", "", "debug: "};
-	dprintf(STDERR_FILENO, "mount.tooz: %s%s\n", prefix[level & 7], text);
-}
-
-/* There may be many daemons: each of its lines begins with the mount point. */
-static const char *log_mountpoint;
-
-static void log_to_syslog(int level, const char *text)
-{
-	syslog(level, "%s: %s", log_mountpoint, text);
-}
 
 /* ---- Secrets ---- */
 
@@ -141,10 +126,6 @@ static void point_to_null(void)
 /* Returns false when the parent is gone. */
 static bool go_to_background(struct daemon *d)
 {
-	openlog("toozfs", LOG_PID, LOG_DAEMON);
-	log_mountpoint = d->mountpoint;
-	coord_log_to(log_to_syslog);
-	coord_log_level = d->command->verbose ? LOG_DEBUG : LOG_INFO;
 	setsid();
 	/* Before telling: whoever reads our output through a pipe waits for its end. */
 	point_to_null();
@@ -231,6 +212,12 @@ static void on_kernel_ready(void *user)
 	struct daemon *d = user;
 	if (d->is_stopping)
 		return;
+	int r = fs_log_start(d->mountpoint, d->command->foreground);
+	if (r < 0) {
+		coord_log(LOG_ERR, "%s: cannot start the log: %s", d->mountpoint, strerror(-r));
+		fail(d, FS_EXIT_SYSTEM);
+		return;
+	}
 	if (!d->command->foreground && !go_to_background(d)) {
 		fail(d, FS_EXIT_USER);
 		return;
@@ -497,6 +484,7 @@ static int serve(struct daemon *d)
 	}
 	int code = d->exit_code;
 	take_down(d);
+	fs_log_stop();
 	tell_parent(d, code);
 	free(d->mountpoint);
 	return code;
@@ -771,13 +759,11 @@ int main(int argc, char **argv)
 	set_standards();
 	keep_secrets();
 	keep_memory();
-	coord_log_to(log_to_stderr);
-	coord_log_level = LOG_WARNING;
+	fs_log_init(false, false);
 	struct fs_command command;
 	int code = FS_EXIT_USAGE;
 	int r = fs_command_parse(argc, argv, &command);
-	if (command.verbose || command.foreground)
-		coord_log_level = command.verbose ? LOG_DEBUG : LOG_INFO;
+	fs_log_init(command.verbose, command.foreground);
 	if (r == 0)
 		code = act(&command, argc, argv);
 	else if (r == -ENOMEM)

@@ -577,6 +577,50 @@ static void long_outage(void **state)
 	assert_true(site_close(&site));
 }
 
+enum { MANY = 25 };
+
+static unsigned lines, summaries, untold;
+
+static void count_losses(int level, const char *text)
+{
+	(void)level;
+	static const char why[] = " was lost: its lease was not renewed in time (held by process ";
+	if (strstr(text, why)) {
+		lines++;
+		untold += CLIENT->losses < lines;
+	} else if (!strcmp(text, "... and 5 more were lost: its lease was not renewed in time")) {
+		summaries++;
+		untold += CLIENT->losses < MANY;
+	}
+}
+
+/* What goes with a session: the holder is told first, then the log, with no more than 20 names. */
+static void log_of_losses(void **state)
+{
+	(void)state;
+	struct fake_options options = site_options();
+	struct taker takers[MANY];
+	site_open(&site, 1, &options, 1);
+	for (size_t i = 0; i < MANY; i++) {
+		char name[] = {'l', (char)('a' + i), 0};
+		assert_int_equal(
+			taker_new(CLIENT, COORD_LOCK, coord_bytes_of(name), &takers[i]), 0);
+		assert_int_equal(taker_lock(&takers[i], COORD_EXCLUSIVE, COORD_LOCK_WAIT, 1000), 0);
+	}
+	lines = summaries = untold = 0;
+	coord_log_to(count_losses);
+	fake_break(site.server, "m0", 60000);
+	assert_true(until_state(COORD_LOST, 60000));
+	assert_true(until_state(COORD_CONNECTED, 2 * 60000));
+	coord_log_to(NULL);
+	assert_int_equal(lines, 20);
+	assert_int_equal(summaries, 1);
+	assert_int_equal(untold, 0);
+	for (size_t i = 0; i < MANY; i++)
+		taker_free(&takers[i]);
+	assert_true(site_close(&site));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -593,6 +637,7 @@ int main(void)
 		cmocka_unit_test(lost_with_connection),
 		cmocka_unit_test(unreachable),
 		cmocka_unit_test(long_outage),
+		cmocka_unit_test(log_of_losses),
 		cmocka_unit_test(silent),
 		cmocka_unit_test(stop_while_down),
 		cmocka_unit_test(stop_while_opening),
