@@ -552,8 +552,16 @@ static void checks_lost(struct coord_holding *holding)
 	}
 }
 
-/* Every local holder of the grant is told that it lost, and the log why, where that is known. */
-static void holders_lost(struct core_lock *lock, const char *why)
+static void await(struct coord_holding *holding)
+{
+	holding->awaited = true;
+	holding->lock->awaited++;
+	holding->lock->coord->awaited++;
+}
+
+/* Every local holder of the grant is told that it lost, and the log why, where that is known. has_grace: what it held
+ * should stay its own until it has let go. */
+static void holders_lost(struct core_lock *lock, const char *why, bool has_grace)
 {
 	struct coord *coord = lock->coord;
 	char name[COORD_NAME_MAX + 1];
@@ -568,6 +576,8 @@ static void holders_lost(struct core_lock *lock, const char *why)
 		if (lock->upgrader && lock->upgrader->holding == holding)
 			core_ticket_answer(lock->upgrader, -EIO);
 		core_holding_drop(holding, COORD_HOLDING_LOST);
+		if (has_grace && holding->told)
+			await(holding);
 		if (holding->checks > 0)
 			checks_lost(holding);
 		if (holding->told && coord->notices.lost)
@@ -585,7 +595,7 @@ int coord_lock_break(struct coord *coord, enum coord_kind kind, struct coord_byt
 		if (!req)
 			return -ENOMEM;
 		coord->counters.losses++;
-		holders_lost(lock, ": it was broken");
+		holders_lost(lock, ": it was broken", false);
 		core_views_touch(coord, kind, name);
 		core_lock_release_grant(lock);
 		core_lock_later(lock);
@@ -608,14 +618,16 @@ void core_locks_grant_lost(struct core_grant *grant)
 	struct core_lock *lock = grant->owner;
 	if (lock->grant != grant)
 		return;
-	bool held = !coord_list_empty(&lock->holders);
+	bool over = !coord_list_empty(&lock->holders) && !grant->gone && core_grant_over(grant);
 	lock->grant = NULL;
 	core_views_touch(lock->coord, lock->key.kind, lock->key.name);
-	holders_lost(lock, grant->gone   ? ": it was broken, or the server forgot it"
-			   : grant->late ? ": its lease was not renewed in time"
-					 : "");
+	holders_lost(lock,
+		grant->gone   ? ": it was broken, or the server forgot it"
+		: grant->late ? ": its lease was not renewed in time"
+			      : "",
+		over);
 	/* What is left of it in the backend goes too; after the end of a session there is nothing. */
-	if (held && !grant->gone && core_grant_over(grant)) {
+	if (over) {
 		lock->coord->session.holder_told_ms = coord_now_ms(lock->coord->loop);
 		core_grant_release_lost(lock, grant);
 	} else {
@@ -659,17 +671,72 @@ void core_locks_resume(struct coord *coord)
 	}
 }
 
+enum { TAKEN_NAMED = 3 };
+
+/* The locks that a stop takes from living holders, for the log. */
+struct taken {
+	unsigned count;
+	char names[TAKEN_NAMED * (COORD_NAME_MAX + sizeof(", leader of "))];
+};
+
+static void taken_add(struct taken *taken, const struct core_lock *lock)
+{
+	char name[COORD_NAME_MAX + 1];
+	size_t len = strlen(taken->names);
+	if (taken->count++ < TAKEN_NAMED && coord_name_encode(lock->key.name, name) == 0)
+		snprintf(taken->names + len, sizeof(taken->names) - len, "%s%s%s", len ? ", " : "",
+			lock->key.kind == COORD_LEADER ? "leader of " : "", name);
+}
+
+static void taken_log(const struct taken *taken)
+{
+	if (taken->count)
+		coord_log(LOG_WARNING, "%u lock%s taken from living holders: %s%s", taken->count,
+			taken->count == 1 ? " is" : "s are", taken->names,
+			taken->count > TAKEN_NAMED ? " ..." : "");
+}
+
+static void lock_stop(struct core_lock *lock, struct taken *taken)
+{
+	struct coord_ticket *ticket, *next;
+	coord_list_each_safe (ticket, next, &lock->tickets, link)
+		core_ticket_answer(ticket, -ESHUTDOWN);
+	core_lock_later(lock);
+	if (lock->local)
+		return;
+	uint32_t before = lock->awaited;
+	holders_lost(lock, "", true);
+	if (!lock->grant || lock->awaited == before)
+		return;
+	/* It is not renewed any more: the margin of its lease is longer than what is waited. */
+	lock->grant->held = false;
+	coord_timer_stop(lock->coord->loop, &lock->grant->until);
+	lock->coord->session.holder_told_ms = coord_now_ms(lock->coord->loop);
+	taken_add(taken, lock);
+}
+
 void core_locks_stop(struct coord *coord)
 {
+	struct taken taken = {0};
+	for (struct coord_node *node = NULL; (node = coord_table_next(&coord->locks, node));)
+		lock_stop((struct core_lock *)node, &taken);
+	taken_log(&taken);
+}
+
+void core_locks_release(struct coord *coord)
+{
+	for (struct coord_node *node = NULL; (node = coord_table_next(&coord->locks, node));)
+		core_lock_later((struct core_lock *)node);
+}
+
+uint32_t core_locks_unreleased(struct coord *coord)
+{
+	uint32_t count = 0;
 	for (struct coord_node *node = NULL; (node = coord_table_next(&coord->locks, node));) {
-		struct core_lock *lock = (struct core_lock *)node;
-		struct coord_ticket *ticket, *next;
-		coord_list_each_safe (ticket, next, &lock->tickets, link)
-			core_ticket_answer(ticket, -ESHUTDOWN);
-		if (!lock->local)
-			holders_lost(lock, "");
-		core_lock_later(lock);
+		const struct core_lock *lock = (struct core_lock *)node;
+		count += list_len(&lock->releases) + (lock->grant ? 1 : 0);
 	}
+	return count;
 }
 
 bool core_locks_idle(const struct coord *coord)
