@@ -291,6 +291,8 @@ static void session_lease(struct coord *coord, const struct coord_op *op)
 static void session_until(struct coord_timer *timer)
 {
 	struct coord *coord = coord_container(timer, struct coord, session.until_timer);
+	if (coord->stopping)
+		return;
 	coord_log(LOG_ERR, "the session was not renewed in time: lost");
 	session_lost(coord);
 }
