@@ -87,9 +87,10 @@ void core_req_answer_later(struct coord_req *, int status);
 /* Lets an op serve the request: its answer is the request's. */
 void core_req_start(struct coord_req *, struct coord_op *);
 
-/* The backend timed out a moment ago: the request is answered later from the loop with that, and true
- * is returned. */
+/* Nobody answers, and has not for as long as the request may wait: it is answered later from the loop with
+ * that, and true is returned. */
 bool core_req_refused(struct coord_req *);
+void core_answered(struct coord *);
 /* A request that one call of the driver serves. */
 int core_request(struct coord *, enum coord_call, struct coord_key, struct coord_bytes member,
 	unsigned flags, coord_reply_fn *fn, void *user, struct coord_req **ret_req);
@@ -203,6 +204,7 @@ struct coord_session {
 	uint32_t epoch;
 	bool open; /* the driver's open succeeded and no close was begun */
 	bool connected; /* as the driver says */
+	uint64_t down_ms; /* since when it is not */
 	char told
 		[256]; /* why it could not be opened again, as the log was told last; "": it was not */
 	uint64_t told_ms;
@@ -229,8 +231,9 @@ struct coord {
 	enum coord_state state;
 	bool ready, stopping, stopped;
 	bool driver_gone; /* session_free was called */
-	bool stalled; /* a request timed out and nothing was answered since */
-	uint64_t probe_ms;
+	/* Nothing was answered since a request had its whole time, or a short one its second. */
+	bool stalled, slow;
+	uint64_t probe_ms; /* when one more may ask */
 	pthread_t thread; /* the loop's */
 	/* ops */
 	struct coord_list delayed; /* to be tried again after a pause */

@@ -8,8 +8,8 @@
 #include <syslog.h>
 
 enum {
+	BRIEF_MS = 1000, /* for a try with COORD_LOCK_SHORT */
 	PLACE_MS = 5000, /* how long a ticket outlives its interrupted request */
-	SHORT_MS = 1000, /* a try with COORD_LOCK_SHORT */
 	YIELD_MS = 2, /* the pause after a release for which another host waits */
 	CONTENDED_MS = 1500, /* how long one notice of that counts */
 };
@@ -196,6 +196,22 @@ static struct coord_ticket *ticket_new(
 	return ticket;
 }
 
+uint64_t core_try_limit(const struct coord *coord, bool brief)
+{
+	uint64_t timeout = coord->config->timeout_ms;
+	return brief && timeout > BRIEF_MS ? BRIEF_MS : timeout;
+}
+
+/* A try that nobody would answer; 0: it may be made. */
+static int try_in_vain(const struct coord *coord, unsigned flags)
+{
+	if (flags & COORD_LOCK_WAIT)
+		return 0;
+	if (!coord->session.connected)
+		return -ENOLCK;
+	return coord_in_vain(coord, core_try_limit(coord, flags & COORD_LOCK_SHORT));
+}
+
 /* What can be said at once: 1 means the request has to queue. */
 static int lock_at_once(struct coord_holding *holding, enum coord_mode mode, unsigned flags)
 {
@@ -211,8 +227,9 @@ static int lock_at_once(struct coord_holding *holding, enum coord_mode mode, uns
 	if (!lock->local && mode == COORD_SHARED &&
 		(lock->key.kind == COORD_LEADER || !(coord->session.can & COORD_CAN_SHARED)))
 		return lock->key.kind == COORD_LEADER ? -EINVAL : -EOPNOTSUPP;
-	if (!lock->local && !(flags & COORD_LOCK_WAIT) && !coord->session.connected)
-		return -ENOLCK;
+	int r = lock->local ? 0 : try_in_vain(coord, flags);
+	if (r < 0)
+		return r;
 	if (!held || !(flags & COORD_LOCK_ATOMIC))
 		return 1;
 	if (mode == COORD_SHARED) {
@@ -236,10 +253,9 @@ static void ticket_deadline(struct coord_ticket *ticket, unsigned flags)
 	coord_timer_stop(coord->loop, &ticket->timer);
 	if (ticket->wait)
 		return;
-	uint64_t limit = coord->config->timeout_ms;
-	if ((flags & COORD_LOCK_SHORT) && limit > SHORT_MS)
-		limit = SHORT_MS;
-	coord_timer_start(coord->loop, &ticket->timer, coord_now_ms(coord->loop) + limit);
+	ticket->brief = flags & COORD_LOCK_SHORT;
+	coord_timer_start(coord->loop, &ticket->timer,
+		coord_now_ms(coord->loop) + core_try_limit(coord, ticket->brief));
 }
 
 void coord_lock(struct coord_holding *holding, enum coord_mode mode, unsigned flags,

@@ -21,7 +21,7 @@ enum {
 	CHUNK_MIN = 4096,
 	SPARE_MAX = 64,
 	PAUSE_MS = 50, /* before trying again while connected */
-	PROBE_MS = 1000, /* one request in so long is let through to a backend that timed out */
+	PROBE_MS = 1000, /* until one more request is let through to a backend that timed out */
 };
 
 struct coord_chunk {
@@ -217,6 +217,14 @@ static bool op_of_session(const struct coord_op *op)
 	       op->call == COORD_CALL_RENEW;
 }
 
+/* Its session is gone, and the grant with it. */
+static bool op_of_past(const struct coord_op_core *core)
+{
+	const struct coord_op *op = &core->op;
+	bool stays = core->coord->driver->grants_stay && op->call == COORD_CALL_UNLOCK;
+	return op->grant && op->epoch != core->coord->session.epoch && !stays;
+}
+
 static void op_run(struct coord_op_core *core)
 {
 	struct coord *coord = core->coord;
@@ -241,8 +249,8 @@ static void op_run(struct coord_op_core *core)
 	op->next_cursor = (struct coord_bytes){0};
 	coord->counters.ops[op->call]++;
 	coord_driver_call *call = op_call(coord->driver, op->call);
-	if (op->grant && op->epoch != coord->session.epoch)
-		coord_op_fail(op, -ESTALE); /* its session is gone, and the grant with it */
+	if (op_of_past(core))
+		coord_op_fail(op, -ESTALE);
 	else if (!call)
 		coord_op_fail(op, -EOPNOTSUPP);
 	else
@@ -354,7 +362,7 @@ static bool op_again(struct coord_op_core *core)
 	struct coord_op *op = &core->op;
 	if (!core->fn || core->cancelled || !core_transient(op->status) || !op_repeatable(op))
 		return false;
-	if (op->grant && op->epoch != core->coord->session.epoch)
+	if (op_of_past(core))
 		return false;
 	if (op->deadline_ms && coord_now_ms(core->coord->loop) >= op->deadline_ms)
 		return false;
@@ -420,7 +428,7 @@ static void op_deliver(struct coord_task *task)
 		op->sent = COORD_SENT_UNKNOWN;
 	}
 	if (!core_transient(op->status))
-		coord->stalled = false;
+		core_answered(coord);
 	if (op->sent == COORD_SENT_UNKNOWN)
 		core->unknown = true;
 	if (op->call == COORD_CALL_GROUP_CREATE || op->call == COORD_CALL_GROUP_DELETE)
@@ -519,14 +527,25 @@ void core_req_answer_later(struct coord_req *req, int status)
 	coord_loop_defer(req->coord->loop, &req->task);
 }
 
+void core_answered(struct coord *coord)
+{
+	coord->stalled = coord->slow = false;
+}
+
+void coord_unanswered(struct coord *coord, uint64_t limit_ms)
+{
+	coord->slow = true;
+	coord->stalled = coord->stalled || limit_ms >= coord->config->timeout_ms;
+	coord->probe_ms = coord_now_ms(coord->loop) + PROBE_MS;
+}
+
 static void req_deadline(struct coord_timer *timer)
 {
 	struct coord_req *req = coord_container(timer, struct coord_req, deadline);
 	struct coord *coord = req->coord;
 	if (req->fn || req->look_fn) {
 		coord->counters.timeouts++;
-		coord->stalled = true;
-		coord->probe_ms = coord_now_ms(coord->loop) + PROBE_MS;
+		coord_unanswered(coord, coord->config->timeout_ms);
 	}
 	core_req_answer(req, core_away(coord), NULL, 0);
 }
@@ -583,22 +602,34 @@ static void req_op_done(struct coord_op *op, void *user)
 	core_req_answer(req, op->status, op->status < 0 ? NULL : req->pages, req->pages_len);
 }
 
+/* Nobody has answered; does one more have to ask? Not while there is no connection: who makes a new one will
+ * tell. Nor while an answer is still to come, which will tell as well, unless it takes too long. */
+static bool probe_due(const struct coord *coord, uint64_t now)
+{
+	uint64_t due = coord->probe_ms + (coord->running_len ? coord->config->timeout_ms : 0);
+	return coord->session.connected && now >= due;
+}
+
+int coord_in_vain(const struct coord *coord, uint64_t limit_ms)
+{
+	const struct coord_session *session = &coord->session;
+	uint64_t now = coord_now_ms(coord->loop);
+	bool all = limit_ms >= coord->config->timeout_ms;
+	bool down = !session->connected && now >= session->down_ms + limit_ms;
+	if (!coord->ready || coord->stopped)
+		return 0;
+	if (!down && !coord->stalled && (all || !coord->slow))
+		return 0;
+	return probe_due(coord, now) ? 0 : core_away(coord);
+}
+
 bool core_req_refused(struct coord_req *req)
 {
 	struct coord *coord = req->coord;
-	if (coord->stopped) {
-		core_req_answer_later(req, -ESHUTDOWN);
-		return true;
-	}
-	if (!coord->stalled)
-		return false;
-	uint64_t now = coord_now_ms(coord->loop);
-	if (now >= coord->probe_ms) {
-		coord->probe_ms = now + PROBE_MS;
-		return false;
-	}
-	core_req_answer_later(req, core_away(coord));
-	return true;
+	int r = coord->stopped ? -ESHUTDOWN : coord_in_vain(coord, coord->config->timeout_ms);
+	if (r < 0)
+		core_req_answer_later(req, r);
+	return r < 0;
 }
 
 void core_req_start(struct coord_req *req, struct coord_op *op)

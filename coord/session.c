@@ -288,6 +288,14 @@ static void session_lease(struct coord *coord, const struct coord_op *op)
 	coord_timer_start(coord->loop, &session->renew_timer, next > least ? next : least);
 }
 
+static void session_down(struct coord *coord)
+{
+	struct coord_session *session = &coord->session;
+	if (session->connected)
+		session->down_ms = coord_now_ms(coord->loop);
+	session->connected = false;
+}
+
 static void session_until(struct coord_timer *timer)
 {
 	struct coord *coord = coord_container(timer, struct coord, session.until_timer);
@@ -362,7 +370,7 @@ static void session_opened(struct coord *coord, struct coord_op *op)
 	session->claim_until_ms = 0;
 	coord_timer_stop(coord->loop, &session->open_timer);
 	session_lease(coord, op);
-	coord->stalled = false;
+	core_answered(coord);
 	bool first = !coord->ready;
 	coord->ready = true;
 	if (!first)
@@ -531,7 +539,8 @@ void core_session_close(struct coord *coord)
 	coord_timer_stop(coord->loop, &session->until_timer);
 	coord_timer_stop(coord->loop, &session->reopen_timer);
 	coord_timer_stop(coord->loop, &session->farewell_timer);
-	session->open = session->connected = false;
+	session_down(coord);
+	session->open = false;
 	session->closing = true;
 	struct coord_op *op = core_op_new(coord, COORD_CALL_CLOSE,
 		(struct coord_key){.kind = COORD_LOCK}, COORD_BYTES(""), COORD_BYTES(""));
@@ -561,7 +570,7 @@ static void session_lost(struct coord *coord)
 	}
 	/* The close would let others in at once, while those who were told just now still stop their work. */
 	session->closing = true;
-	session->connected = false;
+	session_down(coord);
 	coord_timer_stop(coord->loop, &session->renew_timer);
 	coord_timer_stop(coord->loop, &session->until_timer);
 	coord_timer_start(coord->loop, &session->farewell_timer, close_ms);
@@ -577,7 +586,7 @@ void coord_session_event(struct coord_session *session, uint32_t epoch, enum coo
 		if (!session->connected)
 			return;
 		coord_log(LOG_WARNING, "the connection to the backend is down");
-		session->connected = false;
+		session_down(coord);
 		core_set_state(coord, COORD_SUSPENDED);
 		grants_lost(coord, false, COORD_LOSS_CONNECTION);
 		break;
@@ -587,7 +596,7 @@ void coord_session_event(struct coord_session *session, uint32_t epoch, enum coo
 		coord_log(LOG_NOTICE, "the connection to the backend is back");
 		session->connected = true;
 		session->refused = false;
-		coord->stalled = false;
+		core_answered(coord);
 		coord->counters.reconnects++;
 		core_set_state(coord, COORD_CONNECTED);
 		if (core_leased(coord))

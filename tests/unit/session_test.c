@@ -66,6 +66,67 @@ static void margins(void **state)
 	}
 }
 
+static int vain(uint64_t limit_ms)
+{
+	return coord_in_vain(CLIENT->coord, limit_ms);
+}
+
+/* One that had its second in vain is enough for those who have no more, until there is an answer. */
+static void silent_for_a_second(void **state)
+{
+	(void)state;
+	struct fake_options options = site_options();
+	options.lock_loss = options.member_loss = COORD_LOSS_PROCESS;
+	site_open(&site, 1, &options, 1);
+	sim_pause(&site.server_host, true);
+	assert_int_equal(vain(1000), 0);
+	coord_unanswered(CLIENT->coord, 1000);
+	assert_int_equal(vain(1000), -ETIMEDOUT);
+	assert_int_equal(vain(10000), 0);
+	sim_run(SIM, 900);
+	assert_int_equal(vain(1000), -ETIMEDOUT);
+	/* Nothing is under way that would tell: somebody has to ask. */
+	sim_run(SIM, 200);
+	assert_int_equal(vain(1000), 0);
+	assert_int_equal(client_group_create(CLIENT, "g"), -ETIMEDOUT);
+	assert_int_equal(vain(1000), -ETIMEDOUT);
+	assert_int_equal(vain(10000), -ETIMEDOUT);
+	sim_pause(&site.server_host, false);
+	sim_run(SIM, 2000);
+	assert_int_equal(vain(10000), 0);
+	assert_int_equal(client_group_create(CLIENT, "h"), 0);
+	assert_int_equal(vain(1000), 0);
+	assert_true(client_close(CLIENT));
+	assert_true(site_close(&site));
+}
+
+/* Where there is no connection, as long as a call may wait for one. */
+static void down_for_a_second(void **state)
+{
+	(void)state;
+	struct fake_options options = site_options();
+	options.lock_loss = options.member_loss = COORD_LOSS_PROCESS;
+	site_open(&site, 1, &options, 1);
+	fake_break(site.server, "m0", 20000);
+	assert_true(until_state(COORD_SUSPENDED, 1000));
+	assert_int_equal(vain(1000), 0);
+	sim_run(SIM, 990);
+	assert_int_equal(vain(1000), 0);
+	sim_run(SIM, 20);
+	assert_int_equal(vain(1000), -EHOSTDOWN);
+	assert_int_equal(vain(10000), 0);
+	sim_run(SIM, 9000);
+	assert_int_equal(vain(10000), -EHOSTDOWN);
+	uint64_t start = sim_now_ms(SIM);
+	assert_int_equal(client_group_create(CLIENT, "g"), -EHOSTDOWN);
+	assert_true(sim_now_ms(SIM) - start < 100);
+	assert_true(until_state(COORD_CONNECTED, 30000));
+	assert_int_equal(vain(1000), 0);
+	assert_int_equal(client_group_create(CLIENT, "g"), 0);
+	assert_true(client_close(CLIENT));
+	assert_true(site_close(&site));
+}
+
 static void no_lease_no_renewal(void **state)
 {
 	(void)state;
@@ -719,6 +780,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(margins),
+		cmocka_unit_test(silent_for_a_second),
+		cmocka_unit_test(down_for_a_second),
 		cmocka_unit_test(no_lease_no_renewal),
 		cmocka_unit_test(suspended),
 		cmocka_unit_test(lost),
