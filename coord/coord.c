@@ -6,7 +6,9 @@
 #include <stdio.h>
 #include <syslog.h>
 
+static void stop_hold_over(struct coord_timer *timer);
 static void stop_deadline(struct coord_timer *timer);
+static void stop_release(struct coord *coord);
 static void stop_finish(struct coord *coord);
 
 const char *coord_state_name(enum coord_state state)
@@ -31,9 +33,13 @@ void core_set_state(struct coord *coord, enum coord_state state)
 		coord->notices.state(coord->user, state);
 }
 
-static void start_task(struct coord_task *task)
+static void stop_task(struct coord_task *task)
 {
-	core_stop_check(coord_container(task, struct coord, stop_task));
+	struct coord *coord = coord_container(task, struct coord, stop_task);
+	if (coord->holding_back && coord->awaited == 0)
+		stop_release(coord);
+	else
+		core_stop_check(coord);
 }
 
 int coord_new(struct coord_loop *loop, struct coord_config *config,
@@ -48,8 +54,7 @@ int coord_new(struct coord_loop *loop, struct coord_config *config,
 	coord->notices = *notices;
 	coord->user = user;
 	coord->session.can = coord->driver->can;
-	coord->session.stop_timer.fn = stop_deadline;
-	coord->stop_task.fn = start_task;
+	coord->stop_task.fn = stop_task;
 	coord->ops_timer.fn = core_ops_timer;
 	for (size_t i = 0; i < CORE_QUEUES; i++)
 		coord_list_init(&coord->queued[i]);
@@ -81,15 +86,51 @@ void coord_start(struct coord *coord)
 	core_session_open(coord);
 }
 
+/*
+ * A stop takes two steps. First who holds is told, and what he holds stays his on the backend until he has let
+ * go of it, or his grace is over: others must not begin before he has ended. Then everything is released,
+ * and the session is closed.
+ */
 void coord_stop(struct coord *coord)
 {
+	struct coord_session *session = &coord->session;
 	if (coord->stopping)
 		return;
 	coord->stopping = true;
-	coord_timer_stop(coord->loop, &coord->session.open_timer);
-	coord_timer_start(coord->loop, &coord->session.stop_timer,
-		coord_now_ms(coord->loop) + coord->config->timeout_ms);
+	coord_timer_stop(coord->loop, &session->open_timer);
 	core_locks_stop(coord);
+	uint64_t now_ms = coord_now_ms(coord->loop);
+	uint64_t until_ms = session->holder_told_ms + core_hold_ms(coord);
+	bool waits = coord->awaited > 0 && until_ms > now_ms;
+	coord->stop_by_ms = (waits ? until_ms : now_ms) + coord->config->timeout_ms;
+	if (!waits) {
+		stop_release(coord);
+		return;
+	}
+	coord->holding_back = true;
+	session->stop_timer.fn = stop_hold_over;
+	coord_timer_start(coord->loop, &session->stop_timer, until_ms);
+}
+
+bool coord_stop_hurry(struct coord *coord)
+{
+	if (!coord->holding_back)
+		return false;
+	stop_release(coord);
+	return true;
+}
+
+static void stop_hold_over(struct coord_timer *timer)
+{
+	stop_release(coord_container(timer, struct coord, session.stop_timer));
+}
+
+static void stop_release(struct coord *coord)
+{
+	coord->holding_back = false;
+	coord->session.stop_timer.fn = stop_deadline;
+	coord_timer_start(coord->loop, &coord->session.stop_timer, coord->stop_by_ms);
+	core_locks_release(coord);
 	core_members_stop(coord);
 	coord_loop_defer(coord->loop, &coord->stop_task);
 }
@@ -98,18 +139,26 @@ void coord_stop(struct coord *coord)
 void core_stop_check(struct coord *coord)
 {
 	struct coord_session *session = &coord->session;
-	if (!coord->stopping || coord->stopped || session->session_op)
+	if (!coord->stopping || coord->holding_back || coord->stopped || session->session_op)
 		return;
 	if (session->open && session->connected &&
 		!(core_locks_idle(coord) && core_members_idle(coord)))
 		return;
-	/* Those whose lease ran out just before have their grace all the same; then it is closed. */
-	if (session->farewell_timer.active)
-		return;
-	if (session->open)
-		core_session_close(coord);
-	else
+	if (!session->open) {
 		stop_finish(coord);
+		return;
+	}
+	if (!session->connected && !session->closing)
+		coord->left_behind = core_locks_unreleased(coord);
+	core_session_close(coord);
+}
+
+/* What nobody could tell the backend ends there by itself, in time. */
+static void log_left_behind(const struct coord *coord)
+{
+	if (coord->left_behind && core_leased(coord))
+		coord_log(LOG_WARNING, "the backend is away: %u lock%s there until the lease ends",
+			coord->left_behind, coord->left_behind == 1 ? " stays" : "s stay");
 }
 
 static void stop_finish(struct coord *coord)
@@ -117,6 +166,7 @@ static void stop_finish(struct coord *coord)
 	if (coord->stopped)
 		return;
 	coord_timer_stop(coord->loop, &coord->session.stop_timer);
+	log_left_behind(coord);
 	coord->stopped = true;
 	core_set_state(coord, COORD_STOPPED);
 	while (!coord_list_empty(&coord->reqs)) {
@@ -133,6 +183,8 @@ static void stop_deadline(struct coord_timer *timer)
 {
 	struct coord *coord = coord_container(timer, struct coord, session.stop_timer);
 	coord_log(LOG_WARNING, "the backend did not answer in time: ending without it");
+	if (coord->session.open)
+		coord->left_behind = core_locks_unreleased(coord);
 	stop_finish(coord);
 }
 

@@ -33,9 +33,11 @@ struct coord_notices {
 int coord_new(struct coord_loop *, struct coord_config *, const struct coord_notices *, void *user,
 	struct coord **ret, char **ret_error);
 void coord_start(struct coord *);
-/* Loses (tells) and releases every holding, ends every wait with -ESHUTDOWN, leaves every group,
- * closes. Then stopped(). */
+/* Loses (tells) every holding and ends every wait with -ESHUTDOWN; gives those who were told the time to unlock or
+ * free their holdings, a grace at most; then releases everything, leaves every group, closes. Then stopped(). */
 void coord_stop(struct coord *);
+/* The holders of a stop that waits for them get no more time. false: it does not, or not any more. */
+bool coord_stop_hurry(struct coord *);
 /* Only when it was never started, never became ready, or has stopped. NULL is allowed. */
 void coord_free(struct coord *);
 

@@ -151,8 +151,12 @@ void core_locks_resume(struct coord *);
 /* What is lost between these two is lost for one reason; the log names no more than some of it. */
 void core_losses_begin(struct coord *, int level, const char *why);
 void core_losses_end(struct coord *);
-/* Stop: everybody loses, everything is released. */
+/* Stop: everybody loses, and is told; those who are waited for are counted in coord->awaited. */
 void core_locks_stop(struct coord *);
+/* Stop: everything is released. */
+void core_locks_release(struct coord *);
+/* Grants that the backend has not been told the end of. */
+uint32_t core_locks_unreleased(struct coord *);
 bool core_locks_idle(const struct coord *); /* no release and no acquire is under way */
 /* Our own holding of a name, if any: for views. */
 bool core_locks_info(
@@ -258,6 +262,10 @@ struct coord {
 	struct coord_list views_kept;
 	uint32_t views_kept_len;
 	uint32_t locks_busy, members_busy, members_len;
+	uint32_t awaited; /* holdings whose holders were told, and may need their grace */
+	uint32_t left_behind; /* by the stop: grants that stay on the backend */
+	bool holding_back; /* the stop waits for them */
+	uint64_t stop_by_ms; /* a stop ends then, whatever the backend does */
 	struct coord_task stop_task, fail_task;
 	int fail_status;
 	char fail_text[200];
@@ -272,5 +280,7 @@ int core_away(const struct coord *); /* what calls end with that nobody answered
 bool core_leased(const struct coord *); /* any kind is a lease */
 uint64_t core_margin_ms(uint64_t ttl_ms);
 uint64_t core_grace_ms(uint64_t ttl_ms);
+/* For how long a stop waits for those that it told. */
+uint64_t core_hold_ms(const struct coord *);
 
 #endif

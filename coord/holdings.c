@@ -602,8 +602,16 @@ static void log_loss(const struct core_lock *lock, const char *why, uint32_t pid
 		more);
 }
 
-/* Every local holder of the grant is told that it lost, and then the log. */
-static void holders_lost(struct core_lock *lock, const char *why)
+static void await(struct coord_holding *holding)
+{
+	holding->awaited = true;
+	holding->lock->awaited++;
+	holding->lock->coord->awaited++;
+}
+
+/* Every local holder of the grant is told that it lost, and then the log. has_grace: what it held should stay its own
+ * until it has let go. */
+static void holders_lost(struct core_lock *lock, const char *why, bool has_grace)
 {
 	struct coord *coord = lock->coord;
 	uint32_t pid = 0, told = 0;
@@ -614,6 +622,8 @@ static void holders_lost(struct core_lock *lock, const char *why)
 			core_ticket_answer(lock->upgrader, -EIO);
 		pid = told++ ? pid : holding->pid;
 		core_holding_drop(holding, COORD_HOLDING_LOST);
+		if (has_grace && holding->told)
+			await(holding);
 		if (holding->checks > 0)
 			checks_lost(holding);
 		if (holding->told && coord->notices.lost)
@@ -633,7 +643,7 @@ int coord_lock_break(struct coord *coord, enum coord_kind kind, struct coord_byt
 		if (!req)
 			return -ENOMEM;
 		coord->counters.losses++;
-		holders_lost(lock, "it was broken");
+		holders_lost(lock, "it was broken", false);
 		core_views_touch(coord, kind, name);
 		core_lock_release_grant(lock);
 		core_lock_later(lock);
@@ -656,7 +666,7 @@ void core_locks_grant_lost(struct core_grant *grant)
 	struct core_lock *lock = grant->owner;
 	if (lock->grant != grant)
 		return;
-	bool held = !coord_list_empty(&lock->holders);
+	bool over = !coord_list_empty(&lock->holders) && !grant->gone && core_grant_over(grant);
 	lock->grant = NULL;
 	core_views_touch(lock->coord, lock->key.kind, lock->key.name);
 	bool late = grant->late || (!grant->gone && core_grant_over(grant));
@@ -664,9 +674,9 @@ void core_locks_grant_lost(struct core_grant *grant)
 	if (!why)
 		why = late ? "its lease was not renewed in time"
 			   : "it was broken, or the server forgot it";
-	holders_lost(lock, why);
+	holders_lost(lock, why, over);
 	/* What is left of it in the backend goes too; after the end of a session there is nothing. */
-	if (held && !grant->gone && core_grant_over(grant)) {
+	if (over) {
 		lock->coord->session.holder_told_ms = coord_now_ms(lock->coord->loop);
 		core_grant_release_lost(lock, grant);
 	} else {
@@ -710,19 +720,46 @@ void core_locks_resume(struct coord *coord)
 	}
 }
 
+static void lock_stop(struct core_lock *lock)
+{
+	struct coord_ticket *ticket, *next;
+	coord_list_each_safe (ticket, next, &lock->tickets, link)
+		core_ticket_answer(ticket, -ESHUTDOWN);
+	core_lock_later(lock);
+	if (lock->local)
+		return;
+	uint32_t before = lock->awaited;
+	holders_lost(lock, lock->coord->losses.why, true);
+	if (!lock->grant || lock->awaited == before)
+		return;
+	/* It is not renewed any more: the margin of its lease is longer than what is waited. */
+	lock->grant->held = false;
+	coord_timer_stop(lock->coord->loop, &lock->grant->until);
+	lock->coord->session.holder_told_ms = coord_now_ms(lock->coord->loop);
+}
+
 void core_locks_stop(struct coord *coord)
 {
-	core_losses_begin(coord, LOG_NOTICE, "the mount is ending");
-	for (struct coord_node *node = NULL; (node = coord_table_next(&coord->locks, node));) {
-		struct core_lock *lock = (struct core_lock *)node;
-		struct coord_ticket *ticket, *next;
-		coord_list_each_safe (ticket, next, &lock->tickets, link)
-			core_ticket_answer(ticket, -ESHUTDOWN);
-		if (!lock->local)
-			holders_lost(lock, coord->losses.why);
-		core_lock_later(lock);
-	}
+	core_losses_begin(coord, LOG_WARNING, "the mount is ending");
+	for (struct coord_node *node = NULL; (node = coord_table_next(&coord->locks, node));)
+		lock_stop((struct core_lock *)node);
 	core_losses_end(coord);
+}
+
+void core_locks_release(struct coord *coord)
+{
+	for (struct coord_node *node = NULL; (node = coord_table_next(&coord->locks, node));)
+		core_lock_later((struct core_lock *)node);
+}
+
+uint32_t core_locks_unreleased(struct coord *coord)
+{
+	uint32_t count = 0;
+	for (struct coord_node *node = NULL; (node = coord_table_next(&coord->locks, node));) {
+		const struct core_lock *lock = (struct core_lock *)node;
+		count += list_len(&lock->releases) + (lock->grant ? 1 : 0);
+	}
+	return count;
 }
 
 bool core_locks_idle(const struct coord *coord)

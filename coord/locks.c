@@ -194,6 +194,20 @@ static void holding_grant(struct coord_holding *holding, enum coord_mode mode)
 	holding->since_us = grant ? grant->grant.since_us : coord_utc_us(lock->coord->loop);
 }
 
+/* Its holder has let go of it. */
+static void await_end(struct coord_holding *holding)
+{
+	struct core_lock *lock = holding->lock;
+	struct coord *coord = lock->coord;
+	if (!holding->awaited)
+		return;
+	holding->awaited = false;
+	lock->awaited--;
+	coord->awaited--;
+	if (coord->holding_back && coord->awaited == 0)
+		coord_loop_defer(coord->loop, &coord->stop_task);
+}
+
 void core_holding_drop(struct coord_holding *holding, enum coord_holding_state state)
 {
 	if (holding->state == COORD_HELD) {
@@ -201,6 +215,7 @@ void core_holding_drop(struct coord_holding *holding, enum coord_holding_state s
 		if (!holding->lock->local)
 			holding->lock->coord->counters.locks_held--;
 	}
+	await_end(holding);
 	holding->state = state;
 	holding->told = holding->told && state != COORD_FREE;
 	holding->mode = COORD_NONE;
@@ -294,11 +309,13 @@ void core_grant_release_lost(struct core_lock *lock, struct core_grant *grant)
 		coord_now_ms(coord->loop) + core_grace_ms(coord->session.ttl_ms));
 }
 
-/* Nobody here holds it any more: back to the backend. */
+/* Nobody here holds it any more: back to the backend. At a stop those that were told come first. */
 void core_lock_release_grant(struct core_lock *lock)
 {
 	struct core_grant *grant = lock->grant;
 	if (!grant || !coord_list_empty(&lock->holders))
+		return;
+	if (lock->coord->holding_back && lock->awaited > 0)
 		return;
 	lock->grant = NULL;
 	core_grant_release(lock, grant);

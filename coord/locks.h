@@ -26,6 +26,7 @@ struct core_lock {
 	struct coord_ticket *upgrader; /* an atomic upgrade that waits, not in tickets */
 	struct coord_timer timer; /* when to try again */
 	struct coord_task pump;
+	uint32_t awaited; /* holdings that are */
 	bool local; /* excludes on this mount only */
 	struct coord_timer again; /* the end of contention, or a release that lacked memory */
 	uint64_t contended_ms; /* until then somebody elsewhere is thought to wait */
@@ -66,6 +67,7 @@ struct coord_holding {
 	uint8_t state; /* enum coord_holding_state */
 	uint8_t mode; /* enum coord_mode */
 	bool told; /* somebody was told that it holds */
+	bool awaited; /* it was told of its loss, and may need its grace to let go */
 	bool zombie; /* freed by its owner while an unlock or a check is still to be answered */
 	uint32_t checks; /* that run */
 	uint64_t token, since_us;

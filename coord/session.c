@@ -19,6 +19,10 @@
 
 enum { BACKOFF_MIN_MS = 100, BACKOFF_MAX_MS = 5000, CLAIM_POLL_MS = 200 };
 enum { TELL_AGAIN_MS = 600000 };
+enum {
+	UNLEASED_GRACE_MS = 1000, /* tooz-run's, where .tooz/session names none */
+	KILLED_MS = 250, /* until a process that is killed at the end of its grace has ended */
+};
 
 static void session_open(struct coord *coord, unsigned flags);
 static void session_lost(struct coord *coord, const char *why);
@@ -32,6 +36,12 @@ uint64_t core_margin_ms(uint64_t ttl_ms)
 {
 	uint64_t least = 1000 + core_grace_ms(ttl_ms);
 	return ttl_ms / 6 > least ? ttl_ms / 6 : least;
+}
+
+uint64_t core_hold_ms(const struct coord *coord)
+{
+	uint64_t ttl_ms = core_leased(coord) ? coord->session.ttl_ms : 0;
+	return (ttl_ms ? core_grace_ms(ttl_ms) : UNLEASED_GRACE_MS) + KILLED_MS;
 }
 
 int core_away(const struct coord *coord)
@@ -291,6 +301,8 @@ static void session_down(struct coord *coord)
 static void session_until(struct coord_timer *timer)
 {
 	struct coord *coord = coord_container(timer, struct coord, session.until_timer);
+	if (coord->stopping)
+		return;
 	coord_log(LOG_ERR, "the session was not renewed in time: lost");
 	session_lost(coord, "its lease was not renewed in time");
 }

@@ -17,7 +17,7 @@
  * its side of the socket, which the daemon takes as one; the exit code is the daemon's in any case.
  *
  * The end: umount(8) or a signal -> coord_stop -> stopped -> fs_unmount. A second signal skips waiting for
- * the backend.
+ * holders that were told; one that finds no such wait skips waiting for the backend.
  */
 #include <fcntl.h>
 #include <malloc.h>
@@ -166,6 +166,11 @@ static void on_signal(void *user, int signum)
 	}
 	if (!d->is_ready && d->exit_code == FS_EXIT_OK)
 		d->exit_code = FS_EXIT_USER;
+	if (d->is_stopping && coord_stop_hurry(d->coord)) {
+		coord_log(LOG_WARNING, "%s again: releasing without waiting for those who held",
+			strsignal(signum));
+		return;
+	}
 	if (d->is_stopping) {
 		coord_log(LOG_WARNING, "%s again: ending without waiting for the backend",
 			strsignal(signum));

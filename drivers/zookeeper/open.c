@@ -14,6 +14,9 @@
 
 enum { LEASE_MIN_MS = 3000, ANSWER_MS = 100 };
 
+/* The longest grace of a holder's, and until a process that is killed at its end has ended. */
+enum { HOLDERS_MS = 1000 + 250 };
+
 static void open_fail(struct zk_session *zs, int status)
 {
 	struct coord_op *op = zs->open_op;
@@ -144,6 +147,19 @@ static int claim_refuse(struct zk_session *zs, struct coord_bytes text, bool liv
 	return -EEXIST;
 }
 
+/* For how long a dead daemon's session has to stay. Its holders learned of the death when their handles died with
+ * it, perhaps just now; an earlier boot's are dead. The op's deadline comes first. */
+static uint64_t holders_need_ms(struct zk_session *zs, const struct coord_identity *other)
+{
+	const struct coord_op *op = zs->open_op;
+	uint64_t now = coord_now_ms(zs->loop);
+	if (strcmp(other->boot, coord_session_config(zs->session)->identity.boot) != 0)
+		return 0;
+	if (op->deadline_ms && op->deadline_ms < now + 2 * HOLDERS_MS)
+		return op->deadline_ms > now ? (op->deadline_ms - now) / 2 : 0;
+	return HOLDERS_MS;
+}
+
 /* The claim is another session's: one of ours that ended, or one of a dead process, is replaced. */
 static void claim_read(struct zk_req *req)
 {
@@ -177,12 +193,14 @@ static void claim_read(struct zk_req *req)
 		open_fail(zs, claim_refuse(zs, text, claim == COORD_CLAIM_OURS));
 		return;
 	}
+	/* Of a session of ours that was lost, the core has waited for the holders. */
+	uint64_t after_ms = zk_is_stale(zs, sid) ? 0 : holders_need_ms(zs, &other);
 	if (!zk_is_stale(zs, sid) && sid)
 		zs->stale[zs->stale_next++ % ZK_STALE_MAX] = sid;
 	/* The whole session, if we can; else its claim alone, and the rest times out. */
 	struct zk_op *zo = zk_op_of(zs->open_op);
 	if (has_password && sid && !zo->took_over &&
-		zk_takeover(zs, sid, password, claim_send) == 0) {
+		zk_takeover(zs, sid, password, after_ms, claim_send) == 0) {
 		zo->took_over = true;
 		return;
 	}

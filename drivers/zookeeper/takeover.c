@@ -6,7 +6,8 @@
  * claim on the member id carries the password. (It is no secret: servers make it from the id, which
  * everybody can see.)
  *
- * This is done on a worker, with a handle of its own, within some seconds or not at all.
+ * This is done on a worker, with a handle of its own, within some seconds or not at all. It may have to wait
+ * before: with the session its locks are free, and who held them may just now learn that he has to end.
  */
 #include <poll.h>
 #include <syslog.h>
@@ -20,6 +21,7 @@ enum { TAKEOVER_MS = 2500, SESSION_MS = 4000 };
 struct zk_takeover {
 	struct coord_job job;
 	struct coord_worker *worker;
+	struct coord_timer due;
 	struct zk_session *zs;
 	void (*fn)(struct zk_session *); /* NULL: nobody waits any more */
 	clientid_t id;
@@ -74,8 +76,15 @@ static void takeover_work(struct coord_job *job)
 	zookeeper_close(zh);
 }
 
+static void takeover_due(struct coord_timer *timer)
+{
+	struct zk_takeover *takeover = coord_container(timer, struct zk_takeover, due);
+	coord_worker_submit(takeover->worker, &takeover->job);
+}
+
 static void takeover_free(struct zk_takeover *takeover)
 {
+	coord_timer_stop(takeover->zs->loop, &takeover->due);
 	coord_worker_free(takeover->worker);
 	takeover->zs->takeover = NULL;
 	free(takeover->addresses);
@@ -92,7 +101,7 @@ static void takeover_done(struct coord_job *job)
 		fn(zs);
 }
 
-int zk_takeover(struct zk_session *zs, int64_t sid, const char password[16],
+int zk_takeover(struct zk_session *zs, int64_t sid, const char password[16], uint64_t after_ms,
 	void (*fn)(struct zk_session *))
 {
 	if (zs->takeover || !zs->addresses)
@@ -112,7 +121,11 @@ int zk_takeover(struct zk_session *zs, int64_t sid, const char password[16],
 	takeover->id.client_id = sid;
 	memcpy(takeover->id.passwd, password, sizeof(takeover->id.passwd));
 	zs->takeover = takeover;
-	coord_worker_submit(takeover->worker, &takeover->job);
+	takeover->due.fn = takeover_due;
+	if (after_ms)
+		coord_timer_start(zs->loop, &takeover->due, coord_now_ms(zs->loop) + after_ms);
+	else
+		takeover_due(&takeover->due);
 	return 0;
 }
 

@@ -89,7 +89,7 @@ uint64_t fake_breaks(struct fake_server *, const char *member);
 /* What lies there of one daemon, by the id of its sessions: as fake_server_traces, and requests on their way. all:
  * of its earlier sessions, too, that it lost and could not close. */
 size_t fake_traces_of(struct fake_server *, const uint8_t uuid[16], bool all);
-/* The owner value of the mount's hold of a lock or leadership. false: there is none. */
+/* The owner value of the mount's newest hold of a lock or leadership. false: there is none. */
 bool fake_owner(struct fake_server *, const char *member, struct coord_key, uint8_t ret_owner[16]);
 /* Is the member that of a dead daemon, whose claim the mount `by` has taken over? */
 bool fake_stale(

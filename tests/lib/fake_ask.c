@@ -8,12 +8,13 @@ static bool is_of(const struct fake_peer *peer, const uint8_t uuid[16])
 }
 
 /* A hold of the daemon that is that mount now; NULL: none. */
+/* The newest. */
 static struct fake_hold *mount_hold(struct fake_server *server, const char *member,
 	enum coord_kind kind, struct coord_bytes name, enum coord_mode mode)
 {
 	const struct fake_client *client = fake_client_find(server, member);
 	struct fake_entry *entry;
-	struct fake_hold *hold;
+	struct fake_hold *hold, *found = NULL;
 	if (!client)
 		return NULL;
 	coord_list_each (entry, &server->entries, link)
@@ -22,8 +23,8 @@ static struct fake_hold *mount_hold(struct fake_server *server, const char *memb
 				coord_bytes_equal(fake_bytes(&entry->name), name) &&
 				is_of(hold->peer, coord_session_uuid(client->session)) &&
 				(mode == COORD_NONE || hold->mode == mode))
-				return hold;
-	return NULL;
+				found = hold;
+	return found;
 }
 
 bool fake_holds(struct fake_server *server, const char *member, enum coord_kind kind,

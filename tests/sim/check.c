@@ -267,20 +267,41 @@ void taker_answered(struct taker *taker)
 		check_token(i, mode);
 }
 
-/* If the mount's own clock says so, the lock is let go only when its holder has had time to stop his work. */
+/* If the mount's own clock says so, or the mount is stopped, the lock is let go only when its holder has had time to stop
+ * his work, or has let go. */
 void taker_lost(struct taker *taker)
 {
 	size_t i = (size_t)(taker - run.takers), host = run.host_of[i], name = run.name_of[i];
 	const char *member = run.site.members[host];
 	struct grace *grace = &run.graces[host][name];
-	uint64_t grace_ms = run.options.ttl_ms / 8 < 1000 ? run.options.ttl_ms / 8 : 1000;
+	uint8_t owner[16];
+	bool leased = run.options.lock_loss == COORD_LOSS_LEASE;
+	bool stops = run.hosts[host].mount == MOUNT_STOPPING;
+	bool any = leased || run.options.member_loss == COORD_LOSS_LEASE;
+	uint64_t grace_ms = any && run.options.ttl_ms < 8000 ? run.options.ttl_ms / 8 : 1000;
 	SAY("taker %zu host %zu %s: lost", i, host, names[name]);
-	bool told = run.options.lock_loss != COORD_LOSS_LEASE || run.breaking ||
-		    run.hosts[host].mount != MOUNT_UP || fake_telling(run.site.server, member);
-	if (told || !fake_owner(run.site.server, member, key_named(name), grace->owner))
+	/* What a stopped mount has taken may still be broken by somebody. */
+	if (stops && run.breaks)
 		return;
-	grace->runs = true;
-	grace->until_ms = host_now(host) + grace_ms;
+	bool told = run.breaking || fake_telling(run.site.server, member) || !(stops || leased);
+	if (told || !fake_owner(run.site.server, member, key_named(name), owner))
+		return;
+	if (memcmp(owner, grace->owner, sizeof(owner)) != 0)
+		for (size_t j = 0; j < run.takers_len; j++)
+			run.mourns[j] &= run.host_of[j] != host || run.name_of[j] != name;
+	memcpy(grace->owner, owner, sizeof(owner));
+	grace->runs = run.mourns[i] = true;
+	grace->until_ms = host_now(host) + grace_ms + (stops ? STOP_MORE_MS : 0);
+}
+
+void taker_lets_go(size_t i)
+{
+	size_t host = run.host_of[i], name = run.name_of[i];
+	run.mourns[i] = false;
+	for (size_t j = 0; j < run.takers_len; j++)
+		if (run.host_of[j] == host && run.name_of[j] == name && run.mourns[j])
+			return;
+	run.graces[host][name].runs = false;
 }
 
 void check_told(void *user, int status, const struct coord_row *rows, size_t rows_len)

@@ -168,7 +168,8 @@ static void check_stopping(size_t h)
 {
 	const struct host *host = &run.hosts[h];
 	uint64_t now = host_now(h);
-	if (host_aware(h) && now > host->began_ms + DEADLINE_MS + 100 && now > host->ran_ms + 100)
+	if (host_aware(h) && now > host->began_ms + DEADLINE_MS + STOP_HOLD_MS + 100 &&
+		now > host->ran_ms + 100)
 		FAIL("host %zu does not end", h);
 }
 

@@ -22,7 +22,9 @@ enum {
 	TAKERS = 24,
 	REQS = 32,
 	GRAVES = 64,
-	DEADLINE_MS = 10000
+	DEADLINE_MS = 10000,
+	STOP_MORE_MS = 250, /* beyond the grace: see core_hold_ms() */
+	STOP_HOLD_MS = 1000 + STOP_MORE_MS
 };
 
 enum {
@@ -101,6 +103,7 @@ struct run {
 	size_t takers_len, host_of[TAKERS], name_of[TAKERS];
 	enum coord_mode asked[TAKERS];
 	bool waits[TAKERS], excused[TAKERS];
+	bool mourns[TAKERS]; /* his grace runs */
 	uint64_t asked_ms[TAKERS]; /* on the host's clock */
 	uint64_t exclusive_token[NAMES], any_token[NAMES];
 	uint64_t orphan_ms[TAKERS]; /* holds though the server does not know it, since */
@@ -170,6 +173,7 @@ uint64_t next_wake_ms(uint64_t limit_ms);
 void taker_make(size_t i);
 void taker_end(size_t i);
 void taker_act(size_t i);
+void taker_unlocks(size_t i);
 void member_act(size_t host);
 void follow_act(size_t host);
 void lock_break_act(size_t host);
@@ -194,6 +198,8 @@ void check_members(void);
 void check_watchers(void);
 void taker_answered(struct taker *);
 void taker_lost(struct taker *);
+/* Of what he lost; call it before. */
+void taker_lets_go(size_t i);
 void check_told(void *user, int status, const struct coord_row *rows, size_t rows_len);
 /* A put was answered: whose is the member now? */
 void check_put(const struct ask *);

@@ -224,8 +224,7 @@ static void holders_unlock(void)
 		struct coord_holding *holding = run.takers[i].holding;
 		if (!holding || coord_holding_state(holding) == COORD_FREE || run.takers[i].waiting)
 			continue;
-		SAY("taker %zu: unlock", i);
-		coord_unlock(holding, NULL, NULL);
+		taker_unlocks(i);
 	}
 }
 

@@ -29,6 +29,7 @@ void taker_end(size_t i)
 	if (taker->answers != taker->asked)
 		FAIL("taker %zu asked %u times and got %u answers", i, taker->asked,
 			taker->answers);
+	taker_lets_go(i);
 	taker_free(taker);
 }
 
@@ -51,9 +52,10 @@ static void taker_request(size_t i)
 	taker_ask(taker, mode, flags);
 }
 
-static void taker_unlocks(size_t i)
+void taker_unlocks(size_t i)
 {
 	SAY("taker %zu: unlock", i);
+	taker_lets_go(i);
 	coord_unlock(run.takers[i].holding, NULL, NULL);
 }
 
@@ -71,8 +73,7 @@ void taker_act(size_t i)
 		}
 	} else if (state == COORD_HOLDING_LOST) {
 		totals.losses++;
-		SAY("taker %zu: lets go of the lost lock", i);
-		coord_unlock(taker->holding, NULL, NULL);
+		taker_unlocks(i);
 	} else if (state == COORD_HELD && dice < 50) {
 		taker_unlocks(i);
 	} else if (state == COORD_HELD && dice < 60) {

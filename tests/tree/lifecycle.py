@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import re
 import signal
 import subprocess
 import time
@@ -144,6 +145,30 @@ class HolderAtTheEnd(lib.Case):
         a.wait_exit()
         self.fails(GONE, os.fsync, fd)
         self.fails(GONE, os.pread, fd, 10, 0)
+
+    def test_holders_are_told_and_have_a_moment(self):
+        """At SIGTERM; a second one takes the moment away, and nothing else."""
+        a, b = self.pair()
+        names = ["a b", "k", "l", "m", "n"]
+        fds = [self.open(a("locks", name)) for name in names]
+        for fd in fds:
+            fcntl.flock(fd, EX)
+        waiter, other = self.agent(), self.agent()
+        waiter.start("flock", waiter.open(a("locks/l")), EX)
+        other.start("flock", other.open(b("locks/l")), EX)
+        waiter.wait_blocked()
+        other.wait_blocked()
+        a.process.terminate()
+        self.told_of_loss(fds[0])
+        self.fails(errno.ENOLCK, waiter.result)
+        self.fails(errno.ENOLCK, fcntl.flock, self.open(a("locks/z")), EX)
+        self.assertFalse(other.done())
+        a.process.terminate()
+        self.assertEqual(a.wait_exit(), 0)
+        other.result()
+        lost = re.findall(r"lock (.+) was lost: the mount is ending \(held by process \d+\)", a.read_log())
+        self.assertEqual(sorted(lost), sorted(names))
+        self.assertIn("again: releasing without waiting for those who held", a.read_log())
 
     def test_terminated_with_many_waiters(self):
         a = self.tree()

@@ -661,26 +661,8 @@ class Lost(Helper, lib.Memory):
         self.assertEqual(self.a.wait_exit(), 0)
 
 
-class OnFile(Helper, lib.File):
-    """Two mounts."""
-
-    test_conflict = Plain.test_conflict
-    test_killed = Signals.test_killed
-
-    def test_broken_by_the_other_mount(self):
-        process, _ = self.begin_writer("-l", self.a("locks/l"))
-        os.unlink(self.b("locks/l"))
-        self.assertEqual(self.ended(process), LOST)
-
-    def test_member_of_another_mount(self):
-        os.mkdir(self.a("groups/g"))
-        lib.write(self.b("groups/g/m"), b"theirs")
-        self.assertEqual(self.code("-m", self.a("groups/g/m") + "=ours", "true"), FAILED)
-        self.assertEqual(lib.read(self.b("groups/g/m")), b"theirs")
-
-
-class Leased:
-    """A server, a mount that loses, and one that is granted what was lost: after the command's end."""
+class Order:
+    """One mount loses, and another is granted what was lost: after the command's end."""
 
     def race(self, trouble_now, *args, how=(), after=lambda: None):
         """The exit code of a writer whose mount gets into trouble."""
@@ -697,9 +679,71 @@ class Leased:
         self.silent(path)
         last = stamps(path)[-1]
         self.assertLess(last, granted)
+        self.lasted = (granted - begin) / 1e9
         print(f"{self.id()}: ended after {(last - begin) / 1e9:.2f} s, granted after "
               f"{(granted - begin) / 1e9:.2f} s", file=sys.stderr)
         return code
+
+    def terminate(self, _):
+        self.a.process.terminate()
+
+    def umount_by_force(self, _):
+        """Which says that it is busy, and ends the mount all the same."""
+        done = subprocess.run(["umount", "-f", self.a.path], capture_output=True, text=True, check=False,
+                              timeout=lib.PATIENCE_S)
+        self.assertIn("busy", done.stderr)
+
+    def stops(self, end, how=()):
+        watch = lib.Stopwatch()
+        self.assertEqual(self.race(end, how=how), LOST)
+        self.assertEqual(self.a.wait_exit(), 0)
+        self.assertRegex(self.a.read_log(), r"lock l was lost: the mount is ending \(held by process \d+\)\n")
+        watch.stop().within(4 * lib.SLOW, "the stop")
+
+    def test_terminated(self):
+        self.stops(self.terminate)
+
+    def test_terminated_under_a_deaf_command(self):
+        self.stops(self.terminate, how=("deaf", "child"))
+
+    def test_unmounted_by_force(self):
+        self.stops(self.umount_by_force)
+
+    def test_unmounted_by_force_under_a_deaf_command(self):
+        self.stops(self.umount_by_force, how=("deaf", "child"))
+
+    def test_unmounted_lazily_and_terminated(self):
+        def end(_):
+            subprocess.run(["umount", "-l", self.a.path], check=True, timeout=lib.PATIENCE_S)
+            self.a.process.terminate()
+        self.stops(end, how=("deaf",))
+
+
+class OnFile(Order, Helper, lib.File):
+    """Two mounts."""
+
+    test_conflict = Plain.test_conflict
+    test_killed = Signals.test_killed
+
+    def test_broken_by_the_other_mount(self):
+        process, _ = self.begin_writer("-l", self.a("locks/l"))
+        os.unlink(self.b("locks/l"))
+        self.assertEqual(self.ended(process), LOST)
+
+    def test_member_of_another_mount(self):
+        os.mkdir(self.a("groups/g"))
+        lib.write(self.b("groups/g/m"), b"theirs")
+        self.assertEqual(self.code("-m", self.a("groups/g/m") + "=ours", "true"), FAILED)
+        self.assertEqual(lib.read(self.b("groups/g/m")), b"theirs")
+
+    def test_released_when_the_command_has_ended(self):
+        """And not when its grace is over."""
+        self.stops(self.terminate)
+        self.assertLess(self.lasted, 1 * lib.SLOW)
+
+
+class Leased(Order):
+    """The same on a server."""
 
     def test_cut_off(self):
         self.assertEqual(self.race(lambda _: self.proxy.drop("both")), LOST)
@@ -728,6 +772,15 @@ class Leased:
 
     def test_daemon_killed(self):
         self.assertEqual(self.race(lambda _: self.a.kill(), how=("deaf", "child")), LOST)
+
+    def test_daemon_killed_and_mounted_again(self):
+        """With the same member id, which ends what the dead one left."""
+        def again(_):
+            self.a.kill()
+            self.a = self.tree(self.a.url, trouble.OPTIONS, directory=self.a.path, member=self.a.member,
+                               ready=False)
+        self.assertEqual(self.race(again, how=("deaf", "child")), LOST)
+        self.a.wait_ready()
 
     def test_server_stopped_and_continued(self):
         code = self.race(lambda _: self.server.pause(), how=("deaf",), after=self.server.cont)

@@ -530,6 +530,7 @@ class Trouble(Base):
         self.a.process.send_signal(signal.SIGTERM)
         self.a.wait_exit(6 * lib.PATIENCE_S)
         watch.within(2 * LEASE_S + 3 * lib.SLOW)
+        self.assertIn("the backend is away: 1 lock stays there until the lease ends", self.a.read_log())
         self.waiters[1].result(LEASE_S + lib.PATIENCE_S)
 
     def test_exclusion_through_trouble(self):
