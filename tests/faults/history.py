@@ -7,7 +7,6 @@ a process that takes one lock after the other:
     want    asks for the lock l in mode m ("x" or "s"), on a mount (None: through Python's tooz)
     answer  was refused, or gave up
     got     was told that it holds
-    reading reads the lock that it shares, which asks who else does so, too
     token   has read its fencing token, tok
     clean   a check that began at t said: still held
     told    was told of the loss (by a poll or a check that returned at t)
@@ -41,7 +40,7 @@ class Hold:
         self.worker, self.lock, self.mode = want["w"], want["l"], want["m"]
         self.mount, self.want, self.got, self.clean = want["mount"], want["t"], t, t
         self.token = self.told = self.freed = self.ended = None
-        self.checked = self.reading = False
+        self.checked = False
 
     @property
     def python(self):
@@ -87,14 +86,12 @@ class History:
             want.pop(who, None)
             if who in hold:
                 hold.pop(who).ended = e["t"]
-        elif what in ("token", "clean", "told", "free", "refused", "reading"):
+        elif what in ("token", "clean", "told", "free", "refused"):
             self._of_hold(e, hold[who])
 
     def _of_hold(self, e, hold):
         if e["e"] == "token":
-            hold.token, hold.reading = e["tok"], False
-        elif e["e"] == "reading":
-            hold.reading = True
+            hold.token = e["tok"]
         elif e["e"] == "clean":
             if hold.told is not None:
                 self.wrong.append(f"still held, after it was told of the loss: {hold!r}, at {e['t']:.3f}")
@@ -114,8 +111,6 @@ class History:
 
     def excuse(self, hold, begin, end):
         """Why this holder may not have been told between the two; None: he should have been."""
-        if hold.reading and hold.mode == "s":
-            return "the holder read who else shares the lock, and did not listen"
         if self._hit(BLIND, f"mount {hold.mount}", begin, end):
             return "its daemon was stopped or dead"
         if self._hit(NUMB, f"worker {hold.worker.split('.')[0]}", begin, end):

@@ -83,14 +83,6 @@ class Checker(unittest.TestCase):
         self.assertEqual(len(history.History(
             events + [{"e": "stall", "t": 3, "begin": 3, "end": 3.1}]).notices()[0]), 1)
 
-    def test_readers_do_not_listen(self):
-        after = hold("b", 5, 7, 7.1, 12, mount=1)
-        begin = [want("a", 0.9, mode="s"), ev("got", "a", 1), ev("reading", "a", 1.1)]
-        late, excused = history.History(begin + [ev("told", "a", 6)] + after).notices()
-        self.assertEqual((late, len(excused)), ([], 1))
-        begin.append(ev("token", "a", 1.2, tok=10))
-        self.assertEqual(len(history.History(begin + [ev("told", "a", 6)] + after).notices()[0]), 1)
-
     def test_told_in_time(self):
         late, excused = history.History(
             hold("a", 1, 2, 4.9, 10, how="told") + hold("b", 5, 7, 7.1, 12, mount=1)).notices()

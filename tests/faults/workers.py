@@ -168,7 +168,7 @@ class Taker:
         enough, noted = now() + self.how_long(), 0.0
         poll = select.poll()
         poll.register(fd, 0)
-        token, clean, lost = self.token(fd, mode), now(), None
+        token, clean, lost = self.token(fd), now(), None
         while lost is None:
             began = now()
             if poll.poll(0):
@@ -197,9 +197,7 @@ class Taker:
             if self.ask(fd) is None:
                 self.tell("clean")  # which the checker does not like
 
-    def token(self, fd, mode):
-        if mode == "s":
-            self.tell("reading")
+    def token(self, fd):
         try:
             token = int(lib.fields(os.pread(fd, 4096, 0))["token"])
         except (OSError, KeyError):
