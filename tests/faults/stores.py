@@ -16,6 +16,7 @@ class Store:
     """May be hurt in one way at a time."""
 
     promises = True  # that two never hold at once
+    leased = True    # who does not renew loses; else only who dies
     servers = ()
 
     def __init__(self):
@@ -25,6 +26,11 @@ class Store:
     def url(self, mount):
         """For a mount; None: for Python, which goes straight to the server."""
         raise NotImplementedError
+
+    def place(self, mount):
+        """Where the mount's daemon is to be started."""
+        del mount
+        return contextlib.nullcontext()
 
     def victim(self, kind, pick):
         """The server that this fault is about."""
@@ -100,6 +106,8 @@ class Store:
 
 
 class File(Store):
+    leased = False
+
     def __init__(self):
         super().__init__()
         self.directory = tempfile.mkdtemp(prefix="store", dir=lib.WORK)
