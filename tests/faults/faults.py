@@ -258,6 +258,7 @@ class Round:
             healed = self.heal()
             self.recover(healed)
             self.serve_again()
+            self.leave()
             return self.check(healed)
         finally:
             self.close()
@@ -273,9 +274,14 @@ class Round:
     def tick(self, healing=False):
         for mount in self.mounts:
             mount.tick(healing)
+        self.bury()
+
+    def bury(self):
+        """True: nobody is dying any more."""
         for pid in list(self.dying):
             if os.waitpid(pid, os.WNOHANG)[0]:
                 self.dying.discard(pid)
+        return not self.dying
 
     def hurt(self):
         takers = [p.name for m in self.mounts for p in m.takers]
@@ -414,6 +420,24 @@ class Round:
                         self.wrong.append(f"{mount.member} does not get {lock}: {done.stderr.strip()}")
                 except subprocess.TimeoutExpired:
                     self.wrong.append(f"{mount.member} waits for ever for {lock}")
+
+    def leave(self):
+        """Each daemon ends in order when it is unmounted, and a sanitizer has its last word."""
+        for process in [p for m in self.mounts for p in m.processes()]:
+            process.kill()
+        lib.wait_until(self.bury, "the end of all processes")
+        for mount in self.mounts:
+            done = subprocess.run(["umount", mount.path], capture_output=True, text=True, timeout=lib.PATIENCE_S,
+                                  check=False)
+            if done.returncode:
+                self.wrong.append(f"umount of {mount.member}: {done.stderr.strip()}")
+        for mount in self.mounts:
+            try:
+                status = mount.tree.process.wait(lib.PATIENCE_S)
+            except subprocess.TimeoutExpired:
+                status = "nothing, ever"
+            if status != 0:
+                self.wrong.append(f"the daemon of {mount.member} ended with {status} after umount")
 
     # ---- The outcome ----
 
