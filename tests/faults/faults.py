@@ -45,7 +45,7 @@ import workers  # noqa: E402
 TTL_S = 3.0 if lib.SLOW <= 1 else 6.0
 SHORT_S = 15.0          # of faults, in one round
 TICK_S = 0.01
-MOUNTS, TAKERS = 3, 2   # and takers a mount, beside one that uses tooz-run
+MOUNTS, TAKERS = stores.HOSTS, 2   # and takers a mount, beside one that uses tooz-run
 PYTHON = 1
 OPTIONS = f"timeout={TTL_S:g}"
 BOUND_S = 2 * TTL_S * max(1.0, lib.SLOW / 2)
@@ -331,7 +331,8 @@ class Round:
                 self.store.net(mount.number, kind, arg)
         self.begun[id(fault)] = began
         self.done_to[kind] += 1
-        self.say(f"{kind} {target} for {fault['lasts']:.2f} s {arg['way'] if kind in ('drop', 'stall') else ''}")
+        self.say(f"{kind} {target} for {fault['lasts']:.2f} s "
+                 f"{arg['way'] if kind in ('drop', 'stall', 'vanish', 'unreachable') else ''}")
         return True
 
     def end(self, fault):
@@ -568,8 +569,8 @@ def main(args):
         return 77
     begin, seed, rounds, bad = now(), args.seed, [], 0
     while not rounds or now() - begin < 60 * args.minutes:
-        round_ = Round(args.store, seed, args.seconds, args.verbose)
         try:
+            round_ = Round(args.store, seed, args.seconds, args.verbose)
             outcome = round_.run()
         except servers.Missing as missing:
             print(f"skipped: {missing}")
