@@ -88,13 +88,14 @@ class Listener:
         self.socket.bind(("127.0.0.1", 0))
         self.socket.listen(64)
         self.port = self.socket.getsockname()[1]
-        self.words, self.close_each, self.open = words, close, []
+        self.words, self.close_each, self.open, self.count = words, close, [], 0
         threading.Thread(target=self._serve, daemon=True).start()
 
     def _serve(self):
         while True:
             try:
                 client = self.socket.accept()[0]
+                self.count += 1
                 client.sendall(self.words)
             except OSError:
                 if self.socket.fileno() < 0:
