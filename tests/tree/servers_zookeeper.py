@@ -52,7 +52,7 @@ class Refused(trouble.Refused, lib.Case):
     def test_a_server_that_spoils_each_connection(self):
         """It is tried again, and not a thousand times a second."""
         welcome = RECORD.pack(37, 0, 4000, 7, 16) + bytes(17)
-        for words in (struct.pack(">i", -1), struct.pack(">iiqi", 16, 1234567, 1, 0)):
+        for words in (struct.pack(">i", -1) + b"x" * 100, struct.pack(">iiqi", 16, 1234567, 1, 0)):
             listener = trouble.Listener(welcome + words)
             self.addCleanup(listener.close)
             self.refused(f"zookeeper://127.0.0.1:{listener.port}")
