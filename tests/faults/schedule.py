@@ -6,16 +6,13 @@ OWN = {"daemon-stop": 3, "daemon-kill": 2, "remount": 1, "worker-kill": 3, "work
 NET = {"cut": 2, "half_close": 1, "delay": 2, "drop": 4, "stall": 3, "garble": 1, "refuse": 2,
        "one-cut": 2, "one-half_close": 1, "one-drop": 3, "one-stall": 3, "one-delay": 2}
 SERVER = {"server-stop": 3, "server-kill": 2}
-# Noise for the length of an answer can stop the daemon's loop for seconds in ZooKeeper's client library, and holders are
-# told late. TCP makes no noise; so it is not among what is promised there.
-QUIET = {kind: weight for kind, weight in NET.items() if kind != "garble"}
 # Between network namespaces: packets vanish, or the sender is told that there is no way, or there is no cable.
 LINK = {"vanish": 4, "unreachable": 2, "unplug": 2}
 KINDS = {
     "file": OWN,
     "redis": OWN | NET | SERVER,
-    "zookeeper": OWN | QUIET | SERVER,
-    "zookeeper-ensemble": OWN | QUIET | SERVER | {"leader-stop": 3, "leader-kill": 2},
+    "zookeeper": OWN | NET | SERVER,
+    "zookeeper-ensemble": OWN | NET | SERVER | {"leader-stop": 3, "leader-kill": 2},
     "redis-parted": OWN | LINK | SERVER | {"server-vanish": 2, "server-unplug": 1},
     "zookeeper-parted": OWN | LINK | SERVER | {"leader-stop": 2, "leader-kill": 2, "leader-vanish": 3,
                                                "server-vanish": 2, "leader-unplug": 1, "server-unplug": 1},
