@@ -177,12 +177,13 @@ static void claim_read(struct zk_req *req)
 		open_fail(zs, claim_refuse(zs, text, claim == COORD_CLAIM_OURS));
 		return;
 	}
-	if (!zk_is_stale(zs, sid) && sid)
+	bool ours = zk_is_stale(zs, sid);
+	if (!ours && sid)
 		zs->stale[zs->stale_next++ % ZK_STALE_MAX] = sid;
 	/* The whole session, if we can; else its claim alone, and the rest times out. */
 	struct zk_op *zo = zk_op_of(zs->open_op);
 	if (has_password && sid && !zo->took_over &&
-		zk_takeover(zs, sid, password, claim_send) == 0) {
+		zk_takeover(zs, sid, password, ours, claim_send) == 0) {
 		zo->took_over = true;
 		return;
 	}

@@ -148,9 +148,10 @@ void zk_grant_path(const struct zk_grant *, char ret[ZK_PATH_MAX]);
 void zk_grant_gone(struct zk_grant *);
 void zk_grant_done(struct coord_session *, struct coord_grant *);
 
-/* Ends a session that nobody uses any more, given its password; then calls fn. -errno: it does not. */
-int zk_takeover(
-	struct zk_session *, int64_t sid, const char password[16], void (*fn)(struct zk_session *));
+/* Ends a session that nobody uses any more, given its password; then calls fn. ours: its holders were told. -errno: it
+ * does not. */
+int zk_takeover(struct zk_session *, int64_t sid, const char password[16], bool ours,
+	void (*fn)(struct zk_session *));
 /* fn will not be called. */
 void zk_takeover_drop(struct zk_session *);
 /* Waits for its end. */

@@ -6,7 +6,9 @@
  * claim on the member id carries the password. (It is no secret: servers make it from the id, which
  * everybody can see.)
  *
- * This is done on a worker, with a handle of its own, within some seconds or not at all.
+ * This is done on a worker, with a handle of its own, within some seconds or not at all. Whoever held something
+ * through the dead daemon may have noticed just now: who runs under tooz-run has the grace of the lease to end, and
+ * only then it may be granted to another.
  */
 #include <poll.h>
 #include <syslog.h>
@@ -15,11 +17,12 @@
 #include "coord/worker.h"
 #include "drivers/zookeeper/session.h"
 
-enum { TAKEOVER_MS = 2500, SESSION_MS = 4000 };
+enum { TAKEOVER_MS = 2500, SESSION_MS = 4000, GRACE_MAX_MS = 1000, RESERVE_MS = 300 };
 
 struct zk_takeover {
 	struct coord_job job;
 	struct coord_worker *worker;
+	struct coord_timer wait;
 	struct zk_session *zs;
 	void (*fn)(struct zk_session *); /* NULL: nobody waits any more */
 	clientid_t id;
@@ -76,6 +79,7 @@ static void takeover_work(struct coord_job *job)
 
 static void takeover_free(struct zk_takeover *takeover)
 {
+	coord_timer_stop(takeover->zs->loop, &takeover->wait);
 	coord_worker_free(takeover->worker);
 	takeover->zs->takeover = NULL;
 	free(takeover->addresses);
@@ -92,7 +96,13 @@ static void takeover_done(struct coord_job *job)
 		fn(zs);
 }
 
-int zk_takeover(struct zk_session *zs, int64_t sid, const char password[16],
+static void takeover_begin(struct coord_timer *timer)
+{
+	struct zk_takeover *takeover = coord_container(timer, struct zk_takeover, wait);
+	coord_worker_submit(takeover->worker, &takeover->job);
+}
+
+int zk_takeover(struct zk_session *zs, int64_t sid, const char password[16], bool ours,
 	void (*fn)(struct zk_session *))
 {
 	if (zs->takeover || !zs->addresses)
@@ -112,7 +122,10 @@ int zk_takeover(struct zk_session *zs, int64_t sid, const char password[16],
 	takeover->id.client_id = sid;
 	memcpy(takeover->id.passwd, password, sizeof(takeover->id.passwd));
 	zs->takeover = takeover;
-	coord_worker_submit(takeover->worker, &takeover->job);
+	uint64_t grace = (uint64_t)zoo_recv_timeout(zs->conn->zh) / 8;
+	uint64_t wait = (grace < GRACE_MAX_MS ? grace : GRACE_MAX_MS) + RESERVE_MS;
+	takeover->wait.fn = takeover_begin;
+	coord_timer_start(zs->loop, &takeover->wait, coord_now_ms(zs->loop) + (ours ? 0 : wait));
 	return 0;
 }
 

@@ -8,8 +8,9 @@ a process that takes one lock after the other:
     answer  was refused, or gave up
     got     was told that it holds
     token   has read its fencing token, tok
-    clean   a check that began at t said: still held; and to when its mount counts on that, if it says so (until)
-    told    was told of the loss (by a poll or a check that returned at t)
+    clean   a check that began at t said: still held
+    told    was told of the loss (by a poll or a check that returned at t); to when his mount had counted on what it
+            holds, as far as he knew (until)
     line    wrote to the resource without asking its guard, with tok, after a check that began at c
     refused was refused by the resource's guard, which had seen last
     free    is about to let go
@@ -127,11 +128,10 @@ class History:
             if hold.told is not None:
                 self.wrong.append(f"still held, after it was told of the loss: {hold!r}, at {e['t']:.3f}")
             hold.clean, hold.checked = max(hold.clean, e["t"]), True
-            hold.until = e.get("until") or hold.until
         elif e["e"] == "alive":
             hold.alive = e["t"]
         elif e["e"] == "told" and hold.told is None:
-            hold.told = e["t"]
+            hold.told, hold.until = e["t"], e.get("until")
         elif e["e"] == "free":
             hold.freed = hold.alive = e["t"]
         elif e["e"] == "refused":

@@ -156,12 +156,13 @@ class Checker(unittest.TestCase):
         events.append(fault("drop", "mount 0", 2.5, 5))
         events.append(fault("drop", "mount 1", 2.7, 5))
         self.assertEqual(self.lost(events), {"broken": [1.5]})
-        self.assertEqual(self.lost(events + [ev("clean", "a", 1.5, until=3.5)]), {"lease over": [0.5]})
-        self.assertEqual(self.lost(events + [ev("clean", "a", 1.5, until=5)]), {"broken": [1.5]})
+        events[4]["until"] = 5
+        self.assertEqual(self.lost(events), {"broken": [1.5]})
+        events[4]["until"] = 3.5
+        self.assertEqual(self.lost(events), {"lease over": [0.5]})
         for stop in (fault("daemon-stop", "mount 0", 3, 3.75), fault("worker-stop", "worker a", 3, 3.75)):
-            self.assertEqual(self.lost(events + [ev("clean", "a", 1.5, until=3.5), stop]),
-                             {"lease over while stopped": [0.25]})
-        self.assertEqual(self.lost(events + [fault("daemon-kill", "mount 0", 3, 5)]), {"daemon killed": [1]})
+            self.assertEqual(self.lost([*events, stop]), {"lease over while stopped": [0.25]})
+        self.assertEqual(self.lost([*events, fault("daemon-kill", "mount 0", 3, 5)]), {"daemon killed": [1]})
 
     def test_spare_times(self):
         h = history.History(hold("a", 1, 2, 3, 10, how="told") + hold("b", 4, 4.5, 5, 12, mode="s", mount=1)

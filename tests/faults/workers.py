@@ -24,6 +24,7 @@ from diary import Diary, Resource, now  # noqa: E402
 LOCKS = ("l0", "l1", "l2")
 LOOK_S = 0.025    # how often a holder looks
 CLEAN_S = 0.2     # how often it notes that all is well
+LEASE_S = 0.075   # how often it asks how long that is
 TOOZ_RUN = os.environ.get("TOOZ_RUN", "")
 
 
@@ -159,6 +160,7 @@ class Taker:
         poll = select.poll()
         poll.register(fd, 0)
         token, clean, lost = self.token(fd), now(), None
+        until, asked = None, 0.0
         while lost is None:
             began = now()
             if poll.poll(0):
@@ -173,7 +175,9 @@ class Taker:
                     self.work(lock, token, clean)
                 if began - noted > CLEAN_S:
                     noted = began
-                    self.tell("clean", t=began, until=self.until())
+                    self.tell("clean", t=began)
+                if began - asked > LEASE_S:
+                    until, asked = self.until() or until, began
             if lost is None and (now() >= enough or self.desk.over()):
                 break
             if lost is None:
@@ -183,7 +187,7 @@ class Taker:
         if clean > noted > 0:
             self.tell("clean", t=clean)
         if lost:
-            self.tell("told", t=at, by=lost)
+            self.tell("told", t=at, by=lost, until=until)
             if self.ask(fd) is None:
                 self.tell("clean")  # which the checker does not like
 

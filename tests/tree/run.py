@@ -729,6 +729,14 @@ class Leased:
     def test_daemon_killed(self):
         self.assertEqual(self.race(lambda _: self.a.kill(), how=("deaf", "child")), LOST)
 
+    def test_daemon_killed_and_mounted_again(self):
+        """The new one may end what the old one has left; but the command has its grace."""
+        def again(_):
+            self.a.kill()
+            subprocess.run(["umount", "-l", self.a.path], check=True, timeout=lib.PATIENCE_S)
+            self.tree(self.a.url, trouble.OPTIONS, member=self.a.member, ready=False)
+        self.assertEqual(self.race(again, how=("deaf", "child")), LOST)
+
     def test_server_stopped_and_continued(self):
         code = self.race(lambda _: self.server.pause(), how=("deaf",), after=self.server.cont)
         self.assertEqual(code, LOST)
