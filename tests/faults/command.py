@@ -13,7 +13,7 @@ import time
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from diary import Diary, Resource, now  # noqa: E402
 
-TURN_S = 0.02
+TURN_S = 0.01
 
 
 def main(directory, name, lock, mode, mount, seconds, how):
