@@ -4,7 +4,8 @@
     faults.py --store STORE [--seed N] [--minutes M] [--seconds S] [--verbose] [--dump FILE]
 
 Without --minutes it is one round, the short form. With them rounds follow each other, each with a seed one greater. A
-round: several mounts on one store, each behind a proxy of its own where there is a server; faults in the order of a
+round: several mounts on one store, each behind a proxy of its own where there is a server, or in a network namespace of
+its own (the stores that are "parted"); faults in the order of a
 schedule that is a function of the seed (schedule.py); then all is healed, and what the processes saw is checked
 (history.py):
 
