@@ -144,6 +144,13 @@ static int claim_refuse(struct zk_session *zs, struct coord_bytes text, bool liv
 	return -EEXIST;
 }
 
+/* The session that had the claim is closed. After a new connection meanwhile the opening may have ended without that. */
+static void taken_over(struct zk_session *zs)
+{
+	if (zs->open_op)
+		claim_send(zs);
+}
+
 /* The claim is another session's: one of ours that ended, or one of a dead process, is replaced. */
 static void claim_read(struct zk_req *req)
 {
@@ -183,7 +190,7 @@ static void claim_read(struct zk_req *req)
 	/* The whole session, if we can; else its claim alone, and the rest times out. */
 	struct zk_op *zo = zk_op_of(zs->open_op);
 	if (has_password && sid && !zo->took_over &&
-		zk_takeover(zs, sid, password, ours, claim_send) == 0) {
+		zk_takeover(zs, sid, password, ours, taken_over) == 0) {
 		zo->took_over = true;
 		return;
 	}
