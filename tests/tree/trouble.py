@@ -337,6 +337,25 @@ class Trouble(Base):
         self.drain()
         self.works()
 
+    def test_silence_while_sharers_read(self):
+        """Who asks who else shares his lock, and gets no answer, is told of the loss before the next holds."""
+        readers, waiter = [self.agent() for _ in range(7)], self.agent()
+        fds = [reader.open_flock(self.a("locks/l"), RW, lib.SH) for reader in readers]
+        waiter.start("open_flock", self.b("locks/l"), RW, EX)
+        waiter.wait_blocked()
+        # Each read is two questions, so some are asked the one, some the other.
+        self.proxy.delay(150)
+        for reader, fd in zip(readers, fds):
+            reader.start("pread", fd, 4096, 0)
+            time.sleep(0.1)
+        self.proxy.drop("both")
+        told = [reader for reader in readers if not reader.done()]
+        lib.wait_until(lambda: waiter.done() or all(x.done() for x in told), "an answer", 2 * lib.PATIENCE_S)
+        self.assertFalse(waiter.done(), f"granted, and {sum(not x.done() for x in told)} were not told before")
+        for reader in told:
+            self.fails(errno.EIO, reader.result)
+        waiter.result()
+
     def test_slow(self):
         """A tenth of a second each way: slower, and nothing else."""
         self.proxy.delay(100)
@@ -395,25 +414,6 @@ class Trouble(Base):
         self.assertFalse(self.waiters[0].done())
         self.waiters[1].flock(self.waiters[1].fd, UN)
         self.waiters[0].result()
-
-    def test_silence_while_sharers_read(self):
-        """Who asks who else shares his lock, and gets no answer, is told of the loss before the next holds."""
-        readers, waiter = [self.agent() for _ in range(7)], self.agent()
-        fds = [reader.open_flock(self.a("locks/l"), RW, lib.SH) for reader in readers]
-        waiter.start("open_flock", self.b("locks/l"), RW, EX)
-        waiter.wait_blocked()
-        # Each read is two questions, so some are asked the one, some the other.
-        self.proxy.delay(150)
-        for reader, fd in zip(readers, fds):
-            reader.start("pread", fd, 4096, 0)
-            time.sleep(0.1)
-        self.proxy.drop("both")
-        told = [reader for reader in readers if not reader.done()]
-        lib.wait_until(lambda: waiter.done() or all(x.done() for x in told), "an answer", 2 * lib.PATIENCE_S)
-        self.assertFalse(waiter.done(), f"granted, and {sum(not x.done() for x in told)} were not told before")
-        for reader in told:
-            self.fails(errno.EIO, reader.result)
-        waiter.result()
 
     def _members(self):
         try:
