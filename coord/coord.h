@@ -159,6 +159,9 @@ void coord_holding_set_taker(struct coord_holding *, uint32_t pid, uint32_t uid)
 /* LEADER: the id to lead under; default: the mount's member id. Not while held. Returns 0/-ENOMEM. */
 int coord_holding_set_leader(struct coord_holding *, struct coord_bytes member);
 enum coord_holding_state coord_holding_state(const struct coord_holding *);
+/* Asked at this moment, by a holder who takes "no" for "still held": a lease that is over is lost now, also where its
+ * timer had no turn yet, as after a stop of the process. May call the notice. */
+bool coord_holding_is_lost(struct coord_holding *);
 enum coord_mode coord_holding_mode(const struct coord_holding *); /* COORD_NONE unless held */
 uint64_t coord_holding_token(const struct coord_holding *); /* 0 unless held, or none */
 uint64_t coord_holding_since_us(const struct coord_holding *);

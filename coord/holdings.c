@@ -153,6 +153,14 @@ enum coord_holding_state coord_holding_state(const struct coord_holding *holding
 	return holding->state;
 }
 
+bool coord_holding_is_lost(struct coord_holding *holding)
+{
+	struct core_grant *grant = holding->lock->grant;
+	if (holding->state == COORD_HELD && grant && core_grant_over(grant))
+		core_grant_lost(grant);
+	return holding->state == COORD_HOLDING_LOST;
+}
+
 enum coord_mode coord_holding_mode(const struct coord_holding *holding)
 {
 	return holding->mode;

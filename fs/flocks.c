@@ -823,6 +823,7 @@ void fs_flocks_drop(struct fs *fs, struct fs_holding *holding)
 	coord_unlock(holding->held, NULL, NULL);
 	fs_dirs_forget(holding->inode->parent, holding->inode->name);
 	fs_holding_notify(holding);
+	fs_held_lost(fs, holding);
 }
 
 void fs_flock_excl(struct fs_call *call)

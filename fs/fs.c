@@ -27,6 +27,7 @@ static void notice_lost(void *user, struct coord_holding *held)
 	struct fs_holding *holding = coord_holding_user(held);
 	fs_dirs_forget(holding->inode->parent, holding->inode->name);
 	fs_holding_notify(holding);
+	fs_held_lost(fs, holding);
 	fs_onloss_signal(fs, holding);
 }
 

@@ -388,10 +388,20 @@ static void read_counted(void *user, int status, const struct coord_lock_info *u
 /* Answers, or first asks who else shares it. */
 static void read_whole(struct fs_call *call, const struct coord_lock_info *info)
 {
+	call->counting = true;
 	if (info->partial && coord_lock_look(call->fs->coord, kind_of(call->inode->kind),
 				     call->inode->name, read_counted, call, &call->wait) == 0)
 		return;
 	read_end(call, info);
+}
+
+/* The backend may be silent. Not from here, where the coordinator is about to tell others. */
+void fs_held_lost(struct fs *fs, const struct fs_holding *holding)
+{
+	struct fs_call *call;
+	coord_list_each (call, &fs->calls, link)
+		if (call->counting && fs_handle_holding(call->handle) == holding)
+			fs_call_limit(call, 0, EIO);
 }
 
 static void read_checked(void *user, int status, const struct coord_row *rows, size_t rows_len)

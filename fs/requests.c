@@ -256,7 +256,8 @@ static void req_fallocate(fuse_req_t req, fuse_ino_t ino, int mode, off_t offset
 	fuse_reply_err(req, EOPNOTSUPP);
 }
 
-/* A healthy holding polls as nothing, a lost one as an error, any other file as ready. */
+/* A healthy holding polls as nothing, a lost one as an error, any other file as ready. When the daemon goes on after a
+ * stop, this may be read before the timer of a lease has its turn. */
 static void req_poll(
 	fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi, struct fuse_pollhandle *ph)
 {
@@ -264,7 +265,9 @@ static void req_poll(
 	const struct fs_holding *holding = fs_handle_holding(handle);
 	unsigned events = POLLIN | POLLOUT | POLLRDNORM | POLLWRNORM;
 	if (holding && handle->inode->kind != FS_MEMBER)
-		events = fs_holding_lost(holding) ? POLLIN | POLLERR | POLLHUP : 0;
+		events = coord_holding_is_lost(holding->held) || fs_holding_lost(holding)
+				 ? POLLIN | POLLERR | POLLHUP
+				 : 0;
 	if (handle->inode->type->poll)
 		events = handle->inode->type->poll(handle);
 	if (ph) {

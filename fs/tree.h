@@ -180,6 +180,7 @@ struct fs_call {
 	bool interrupted; /* and that by an interrupt */
 	bool changing; /* a change was sent: no interrupt ends it */
 	bool eager; /* an interrupt ends it at once */
+	bool counting; /* READ: is held, and asks who else shares it */
 	struct coord_req *wait;
 	struct fs_wait *lock; /* O_EXCL: owned */
 	struct coord_timer limit;
@@ -472,6 +473,8 @@ void fs_held_unlink(fuse_req_t, struct fs_inode *dir, const char *name);
 void fs_held_getattr(fuse_req_t, struct fs_inode *);
 void fs_held_open(fuse_req_t, struct fs_inode *, const struct fuse_file_info *);
 void fs_held_read(struct fs_call *);
+/* It was lost: who reads it meanwhile is told, and waits for nobody. */
+void fs_held_lost(struct fs *, const struct fs_holding *);
 void fs_held_flush(fuse_req_t, struct fs_handle *, uint64_t owner);
 void fs_held_fsync(fuse_req_t, struct fs_handle *);
 void fs_held_getxattr(fuse_req_t, struct fs_inode *, const char *name, size_t size);

@@ -10,6 +10,9 @@
  * time-out for each attempt to connect, and without end for one that answers pings and nothing else, as a
  * server does that is cut off from its leader. So we shut the socket down earlier, and it goes to the
  * next. The patience doubles each time, or a slow ensemble would never be given the time that it needs.
+ *
+ * And it has none at all where a server takes us and then says something that ends the connection: it makes the
+ * next at once, a thousand a second. So after some hasty attempts it has to wait for the next.
  */
 #include "drivers/zookeeper/conn.h"
 
@@ -25,6 +28,7 @@
 
 enum { PATIENCE_MIN_MS = 400, STUCK_MAX = 100 };
 enum { REPLIES_MAX = 64 }; /* read at once, before others have their turn */
+enum { HASTE_MS = 500, HASTE_MAX = 4, PAUSE_MIN_MS = 10, PAUSE_MAX_MS = 160 };
 
 /* Why the last connection, or the last attempt, ended. The library tells its log alone, on the thread that calls
  * it. */
@@ -210,15 +214,40 @@ static int poll_start(struct zk_conn *conn, int fd, int events)
 	return uv_poll_start(conn->poll, events, on_poll);
 }
 
+static bool is_without_socket(struct zk_conn *conn)
+{
+	int state = zoo_state(conn->zh);
+	return state == 0 || state == ZOO_NOTCONNECTED_STATE;
+}
+
+/* The library has tried to connect: when may it do so again? */
+static void conn_tried(struct zk_conn *conn)
+{
+	uint64_t now = coord_now_ms(conn->loop), pause = PAUSE_MIN_MS;
+	conn->hasty = now - conn->tried_ms < HASTE_MS ? conn->hasty + 1 : 0;
+	for (unsigned i = HASTE_MAX; i < conn->hasty && pause < PAUSE_MAX_MS; i++)
+		pause *= 2;
+	conn->tried_ms = now;
+	conn->try_ms = now + (conn->hasty < HASTE_MAX ? 0 : pause);
+}
+
 /* Asks the library what it waits for. fresh: its socket may be another one of the same number. */
 static void conn_update(struct zk_conn *conn, bool fresh)
 {
 	int fd = -1, interest = 0;
 	struct timeval wait = {0};
+	bool alone = is_without_socket(conn);
+	if (alone && coord_now_ms(conn->loop) < conn->try_ms) {
+		poll_drop(conn);
+		coord_timer_start(conn->loop, &conn->timer, conn->try_ms);
+		return;
+	}
 	handshake_stamp(conn);
 	int rc = zookeeper_interest(conn->zh, &fd, &interest, &wait);
 	if (conn->dead)
 		return;
+	if (alone && (rc != ZOK || fd >= 0))
+		conn_tried(conn);
 	int state = zoo_state(conn->zh);
 	if (fresh || rc != ZOK || state != conn->state)
 		poll_drop(conn);

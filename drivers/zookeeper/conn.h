@@ -33,6 +33,8 @@ struct zk_conn {
 	void *user;
 	bool connected, dead, failed;
 	bool was_reset; /* the present connection ends by our doing */
+	unsigned hasty; /* how many attempts in a row were soon followed by the next */
+	uint64_t tried_ms, try_ms; /* the last one; none before that */
 	uint64_t handshake_ms; /* just before the connection request that succeeded left */
 	struct coord_list reqs; /* struct zk_req, outstanding */
 };

@@ -160,6 +160,13 @@ static uint64_t holders_need_ms(struct zk_session *zs, const struct coord_identi
 	return HOLDERS_MS;
 }
 
+/* The session that had the claim is closed. After a new connection meanwhile the opening may have ended without that. */
+static void taken_over(struct zk_session *zs)
+{
+	if (zs->open_op)
+		claim_send(zs);
+}
+
 /* The claim is another session's: one of ours that ended, or one of a dead process, is replaced. */
 static void claim_read(struct zk_req *req)
 {
@@ -200,7 +207,7 @@ static void claim_read(struct zk_req *req)
 	/* The whole session, if we can; else its claim alone, and the rest times out. */
 	struct zk_op *zo = zk_op_of(zs->open_op);
 	if (has_password && sid && !zo->took_over &&
-		zk_takeover(zs, sid, password, after_ms, claim_send) == 0) {
+		zk_takeover(zs, sid, password, after_ms, taken_over) == 0) {
 		zo->took_over = true;
 		return;
 	}

@@ -4,17 +4,23 @@
 A history is a list of events, each a dict with at least e (what) and t (CLOCK_MONOTONIC, in seconds). Of a worker w,
 a process that takes one lock after the other:
 
-    want    asks for the lock l in mode m ("x" or "s"), on a mount (None: through Python's tooz)
+    want    asks for the lock l in mode m ("x" or "s") in some way (via), on a mount (None: through Python's tooz)
     answer  was refused, or gave up
     got     was told that it holds
-    reading reads the lock that it shares, which asks who else does so, too
     token   has read its fencing token, tok
     clean   a check that began at t said: still held
-    told    was told of the loss (by a poll or a check that returned at t)
+    told    was told of the loss (by a poll or a check that returned at t); to when his mount had counted on what it
+            holds, as far as he knew (until)
     line    wrote to the resource without asking its guard, with tok, after a check that began at c
     refused was refused by the resource's guard, which had seen last
     free    is about to let go
     end     was killed, or ended
+
+Of a command under tooz-run, which is a worker of its own (w.1, w.2 ... are those of the worker w):
+
+    want, got, token, line, refused, free: as above; nobody tells it anything
+    alive   was alive at t
+    over    tooz-run has ended, with code
 
 and of everything else:
 
@@ -24,7 +30,9 @@ and of everything else:
 What somebody knows is compared, never what leases say. A hold is *proven* from "got" to the beginning of the last check
 that said so, and *believed* from "got" until he was told, or let go. Two that are proven at once are always wrong.
 Believed is too much where nobody could tell: the daemon was stopped or dead, the process itself was stopped, or the
-machine stood still. Those are excused, and counted; the resource's guard is for them.
+machine stood still. Those are excused, and counted; the resource's guard is for them. A command under tooz-run
+believes as long as it lives. It is ended also when a daemon stands still or is dead, where there are leases: only
+the machine is an excuse.
 """
 import bisect
 import collections
@@ -32,6 +40,8 @@ import collections
 BLIND = ("daemon-stop", "daemon-kill")  # the mount cannot tell its holders
 NUMB = ("worker-stop",)                 # who is told cannot listen
 STALL_S = 0.3
+RUN = "tooz-run"
+RUN_S = 2.0  # so long may the end of a command take, where nothing is leased
 
 
 class Hold:
@@ -40,14 +50,21 @@ class Hold:
     def __init__(self, want, t):
         self.worker, self.lock, self.mode = want["w"], want["l"], want["m"]
         self.mount, self.want, self.got, self.clean = want["mount"], want["t"], t, t
+        self.via, self.alive, self.until = want.get("via"), t, None
         self.token = self.told = self.freed = self.ended = None
-        self.checked = self.reading = False
+        self.checked = False
 
     @property
     def python(self):
         return self.mount is None
 
+    @property
+    def run(self):
+        return self.via == RUN
+
     def believed_until(self):
+        if self.run:
+            return self.alive
         return min((x for x in (self.told, self.freed, self.ended) if x is not None), default=self.clean)
 
     def excludes(self, other):
@@ -61,48 +78,62 @@ class Hold:
 
 
 class History:
-    def __init__(self, events):
-        self.holds, self.waiting, self.answers = [], [], collections.Counter()
+    def __init__(self, events, leased=True):
+        self.leased = leased
+        self.holds, self.wants, self.waiting, self.answers = [], [], [], collections.Counter()
         self.faults = [e for e in events if e["e"] == "fault"]
         self.stalls = [e for e in events if e["e"] == "stall" and e["end"] - e["begin"] >= STALL_S]
         self.lines = [e for e in events if e["e"] == "line"]
         self.refused, self.wrong = [], []
-        want, hold = {}, {}
+        want, hold, killed = {}, {}, {e["w"] for e in events if e["e"] == "end"}
         for e in sorted((e for e in events if "w" in e), key=lambda e: e["t"]):
             self._add(e, want, hold)
-        self.waiting = [w for w in want.values() if not w.get("ended")]
+        self.wants += want.values()
+        # What ran for a worker that was killed ends with it.
+        self.waiting = [w for w in want.values() if w["w"].rsplit(".", 1)[0] not in killed]
         self.holds.sort(key=lambda h: h.got)
 
     def _add(self, e, want, hold):
         what, who = e["e"], e["w"]
         if what == "want":
             want[who] = e
-        elif what == "answer":
-            want.pop(who, None)
-            self.answers[e["why"]] += 1
+        elif what in ("answer", "over") and who in want:
+            self.wants.append(dict(want.pop(who), answered=e["t"]))
+            self.answers[e.get("why", f"tooz-run: {e.get('code')}")] += 1
+        elif what == "over":
+            self._over(e, hold.pop(who))
         elif what == "got":
-            hold[who] = Hold(want.pop(who), e["t"])
+            asked = want.pop(who)
+            hold[who] = Hold(asked, e["t"])
             self.holds.append(hold[who])
+            self.wants.append(dict(asked, answered=e["t"]))
         elif what == "end":
             want.pop(who, None)
             if who in hold:
                 hold.pop(who).ended = e["t"]
-        elif what in ("token", "clean", "told", "free", "refused", "reading"):
+        elif what in ("token", "clean", "told", "free", "refused", "alive"):
             self._of_hold(e, hold[who])
+
+    def _over(self, e, hold):
+        """The command has ended."""
+        if hold.freed is None:
+            hold.told = hold.alive
+            if e["code"] == 0:
+                self.wrong.append(f"tooz-run said nothing of the end of its command: {hold!r}")
 
     def _of_hold(self, e, hold):
         if e["e"] == "token":
-            hold.token, hold.reading = e["tok"], False
-        elif e["e"] == "reading":
-            hold.reading = True
+            hold.token = e["tok"]
         elif e["e"] == "clean":
             if hold.told is not None:
                 self.wrong.append(f"still held, after it was told of the loss: {hold!r}, at {e['t']:.3f}")
             hold.clean, hold.checked = max(hold.clean, e["t"]), True
+        elif e["e"] == "alive":
+            hold.alive = e["t"]
         elif e["e"] == "told" and hold.told is None:
-            hold.told = e["t"]
+            hold.told, hold.until = e["t"], e.get("until")
         elif e["e"] == "free":
-            hold.freed = e["t"]
+            hold.freed = hold.alive = e["t"]
         elif e["e"] == "refused":
             self.refused.append((e, hold))
 
@@ -114,14 +145,16 @@ class History:
 
     def excuse(self, hold, begin, end):
         """Why this holder may not have been told between the two; None: he should have been."""
-        if hold.reading and hold.mode == "s":
-            return "the holder read who else shares the lock, and did not listen"
+        if any(s["begin"] <= end and s["end"] >= begin for s in self.stalls):
+            return "the machine stood still"
+        if hold.run:
+            if not self.leased and self._hit(("daemon-kill",), f"mount {hold.mount}", end - RUN_S, end):
+                return "its daemon was dead, without leases, and its command was being ended"
+            return None
         if self._hit(BLIND, f"mount {hold.mount}", begin, end):
             return "its daemon was stopped or dead"
         if self._hit(NUMB, f"worker {hold.worker.split('.')[0]}", begin, end):
             return "the holder was stopped"
-        if any(s["begin"] <= end and s["end"] >= begin for s in self.stalls):
-            return "the machine stood still"
         return None
 
     # ---- What must be so ----
@@ -150,7 +183,8 @@ class History:
                 if not h.excludes(hold) or h.clean > hold.got:
                     continue
                 overlap = min(h.believed_until(), hold.believed_until()) - hold.got
-                why = self.excuse(h, h.clean, h.believed_until())
+                since = h.believed_until() - RUN_S if h.run else h.clean
+                why = self.excuse(h, since, h.believed_until())
                 text = f"told {h.believed_until() - hold.got:.3f} s after the next grant: {h!r}; {hold!r}"
                 (excused if why else late).append((overlap, why, text))
             before.append(hold)
@@ -196,8 +230,8 @@ class History:
         for e in sorted(self.lines, key=lambda e: e["t"]):
             if e["tok"] < last.get(e["l"], 0):
                 count += 1
-                hold = Hold(dict(e, m="x", t=e["c"]), e["c"])
-                if not self.excuse(hold, e["c"], e["t"]):
+                hold = Hold(dict(e, m="x", t=e["c"], via=RUN if e.get("run") else None), e["c"])
+                if not self.excuse(hold, e["c"] - (RUN_S if hold.run else 0), e["t"]):
                     found.append(f"{e['w']} wrote {e['tok']} to {e['l']} after {last[e['l']]}, "
                                  f"{e['t'] - e['c']:.3f} s after it had looked")
             last[e["l"]] = max(e["tok"], last.get(e["l"], 0))
@@ -212,16 +246,53 @@ class History:
         return [h for h in self.holds if h.told is not None]
 
     def notice_times(self):
-        """From the last fault that began before, until the holder was told."""
-        times = []
+        """{what the loss was: [seconds from it to the notice]}. A lock is lost at the end that its own mount gave it, or
+        when the daemon was killed; else it was broken, by the last fault that could. Who could be told nothing for a
+        while, because he or his daemon was stopped, is counted from the end of that."""
+        times = collections.defaultdict(list)
         for hold in self.losses():
-            begun = [f["begin"] for f in self.faults if f["begin"] <= hold.told
-                     and not f["target"].startswith("worker")
-                     and (not f["target"].startswith("mount") or f["target"] == f"mount {hold.mount}")
-                     and f["end"] >= hold.clean]
-            if begun:
-                times.append(hold.told - min(begun))
+            if hold.run:
+                continue  # it is never told: see spare_times
+            what, since = self._loss(hold)
+            times[what].append(hold.told - since)
         return times
+
+    def _loss(self, hold):
+        near = [f for f in self.faults if f["begin"] <= hold.told and f["end"] >= hold.clean]
+        mine = [f for f in near if f["target"] == f"mount {hold.mount}"]
+        he = f"worker {hold.worker.split('.')[0]}"
+        stopped = [f["end"] for f in near if f["end"] <= hold.told and (
+            f["kind"] == "worker-stop" and f["target"] == he or f["kind"] == "daemon-stop" and f in mine)]
+        killed = [f["begin"] for f in mine if f["kind"] == "daemon-kill"]
+        if killed:
+            return "daemon killed", max([*killed, *(x for x in stopped if x > killed[-1])])
+        if hold.until is not None and hold.until <= hold.told:
+            late = [x for x in stopped if x > hold.until]
+            return ("lease over while stopped", max(late)) if late else ("lease over", hold.until)
+        broken = [f["begin"] for f in near if not f["target"].startswith(("mount", "worker")) or f in mine]
+        return ("broken", max(broken)) if broken else ("without a fault", hold.clean)
+
+    def spare_times(self):
+        """{who: [seconds from the notice, or the end of the command, to the next grant to somebody else]}, where that
+        came after it: how near it was."""
+        spare, by_lock = collections.defaultdict(list), collections.defaultdict(list)
+        for hold in self.holds:
+            by_lock[hold.lock].append(hold)
+        for hold in self.losses():
+            holds = by_lock[hold.lock]
+            at = bisect.bisect_right(holds, hold.clean, key=lambda h: h.got)
+            after = next((h for h in holds[at:] if h is not hold and h.excludes(hold)), None)
+            if after and after.got >= hold.told:
+                spare["commands ended" if hold.run else "holders told"].append(after.got - hold.told)
+        return spare
+
+    def served_times(self, healed):
+        """How long after it everybody had his answer who waited then."""
+        return [max(0.0, w["answered"] - healed) for w in self.wants
+                if w["t"] <= healed and w.get("answered", 0) > healed]
+
+    def ways(self):
+        return collections.Counter(f"{h.via} {'shared' if h.mode == 's' else 'alone'}" for h in self.holds)
 
 
 def recovery(healed, back, bound_s):

@@ -83,14 +83,6 @@ class Checker(unittest.TestCase):
         self.assertEqual(len(history.History(
             events + [{"e": "stall", "t": 3, "begin": 3, "end": 3.1}]).notices()[0]), 1)
 
-    def test_readers_do_not_listen(self):
-        after = hold("b", 5, 7, 7.1, 12, mount=1)
-        begin = [want("a", 0.9, mode="s"), ev("got", "a", 1), ev("reading", "a", 1.1)]
-        late, excused = history.History(begin + [ev("told", "a", 6)] + after).notices()
-        self.assertEqual((late, len(excused)), ([], 1))
-        begin.append(ev("token", "a", 1.2, tok=10))
-        self.assertEqual(len(history.History(begin + [ev("told", "a", 6)] + after).notices()[0]), 1)
-
     def test_told_in_time(self):
         late, excused = history.History(
             hold("a", 1, 2, 4.9, 10, how="told") + hold("b", 5, 7, 7.1, 12, mount=1)).notices()
@@ -155,10 +147,76 @@ class Checker(unittest.TestCase):
         self.assertEqual(history.followed({"a"}, {"a"}), [])
         self.assertEqual(len(history.followed({"a"}, {"a", "b"})), 1)
 
+    def lost(self, events):
+        return dict(history.History(events).notice_times())
+
     def test_notice_times(self):
-        h = history.History(hold("a", 1, 2, 4, 10, how="told") + [fault("drop", "mount 0", 2.5, 5),
-                            fault("drop", "mount 1", 2.1, 5)])
-        self.assertEqual(h.notice_times(), [1.5])
+        events = hold("a", 1, 2, 4, 10, how="told")
+        self.assertEqual(self.lost(events), {"without a fault": [2]})
+        events.append(fault("drop", "mount 0", 2.5, 5))
+        events.append(fault("drop", "mount 1", 2.7, 5))
+        self.assertEqual(self.lost(events), {"broken": [1.5]})
+        events[4]["until"] = 5
+        self.assertEqual(self.lost(events), {"broken": [1.5]})
+        events[4]["until"] = 3.5
+        self.assertEqual(self.lost(events), {"lease over": [0.5]})
+        for stop in (fault("daemon-stop", "mount 0", 3, 3.75), fault("worker-stop", "worker a", 3, 3.75)):
+            self.assertEqual(self.lost([*events, stop]), {"lease over while stopped": [0.25]})
+        self.assertEqual(self.lost([*events, fault("daemon-kill", "mount 0", 3, 5)]), {"daemon killed": [1]})
+
+    def test_spare_times(self):
+        h = history.History(hold("a", 1, 2, 3, 10, how="told") + hold("b", 4, 4.5, 5, 12, mode="s", mount=1)
+                            + hold("c", 6, 7, 8, 14, mount=1))
+        self.assertEqual(dict(h.spare_times()), {"holders told": [1]})
+        h = history.History(hold("a", 1, 2, 3, 10, how="told", mode="s") + hold("b", 4, 4.5, 5, 12, mode="s", mount=1)
+                            + hold("c", 6, 7, 8, 14, mount=1))
+        self.assertEqual(dict(h.spare_times()), {"holders told": [3]})
+
+    def test_served_times(self):
+        h = history.History([*hold("a", 3, 4, 4.1, 10, asked=1), *hold("b", 5, 6, 6.1, 12, asked=2),
+                             *hold("c", 1.5, 1.6, 1.7, 8, asked=1), want("d", 1), ev("answer", "d", 4, why="again")])
+        self.assertEqual(sorted(h.served_times(2.5)), [0.5, 1.5, 2.5])
+
+    # ---- Commands under tooz-run ----
+
+    def command(self, w, begin, alive, code=122, free=False, token=10):
+        events = [dict(want(w, begin - 0.1), via="tooz-run"), ev("got", w, begin), ev("token", w, begin, tok=token),
+                  ev("alive", w, alive)]
+        return events + ([ev("free", w, alive)] if free else []) + [ev("over", w, alive + 3, code=code)]
+
+    def test_commands(self):
+        h = self.good(self.command("a.0.1", 1, 2, free=True, code=0) + self.command("a.0.2", 3, 4, token=12)
+                      + hold("b", 5, 6, 6.1, 14, mount=1))
+        self.assertEqual((len(h.losses()), dict(h.notice_times())), (1, {}))
+        self.assertEqual(dict(h.spare_times()), {"commands ended": [1]})
+
+    def test_command_that_outlives_its_lock(self):
+        events = self.command("a.0.1", 1, 5) + hold("b", 4.5, 6, 6.1, 12, mount=1)
+        self.assertEqual(len(history.History(events).notices()[0]), 1)
+        # Neither the daemon nor tooz-run has to be asked for that.
+        for stop in (fault("daemon-stop", "mount 0", 2, 6), fault("daemon-kill", "mount 0", 4, 6),
+                     fault("worker-stop", "worker a", 2, 6)):
+            self.assertEqual(len(history.History(events + [stop]).notices()[0]), 1, stop)
+        self.assertEqual(len(history.History(events + [fault("daemon-kill", "mount 0", 4, 6)],
+                                             leased=False).notices()[0]), 0)
+        late, excused = history.History(events + [{"e": "stall", "t": 4, "begin": 4, "end": 5}]).notices()
+        self.assertEqual((late, len(excused)), ([], 1))
+
+    def test_command_that_ends_by_itself_without_its_last_word(self):
+        self.assertEqual(len(history.History(self.command("a.0.1", 1, 5, code=0)).wrong), 1)
+
+    def test_command_of_a_killed_worker(self):
+        self.good([want("a.0.1", 1), ev("end", "a.0", 2)])
+        self.assertEqual(len(history.History([want("a.0.1", 1), ev("end", "b.0", 2)]).forgotten()), 1)
+        late = self.command("a.0.1", 1, 5)[:-1]
+        self.assertEqual(len(history.History(late + [ev("end", "a.0", 2)] + hold("b", 4.5, 6, 6.1, 12, mount=1))
+                             .notices()[0]), 1)
+
+    def test_late_lines_of_commands(self):
+        def line(w, t, token, **more):
+            return ev("line", w, t, c=t, tok=token, l="l", mount=0, **more)
+        events = [line("b", 4, 12), line("a.0.1", 5, 10, run=True), fault("daemon-stop", "mount 0", 2, 6)]
+        self.assertEqual(len(history.History(events).unguarded()[0]), 1)
 
 
 if __name__ == "__main__":

@@ -6,14 +6,16 @@ OWN = {"daemon-stop": 3, "daemon-kill": 2, "remount": 1, "worker-kill": 3, "work
 NET = {"cut": 2, "half_close": 1, "delay": 2, "drop": 4, "stall": 3, "garble": 1, "refuse": 2,
        "one-cut": 2, "one-half_close": 1, "one-drop": 3, "one-stall": 3, "one-delay": 2}
 SERVER = {"server-stop": 3, "server-kill": 2}
-# Noise for the length of an answer can stop the daemon's loop for seconds in ZooKeeper's client library, and holders are
-# told late. TCP makes no noise; so it is not among what is promised there.
-QUIET = {kind: weight for kind, weight in NET.items() if kind != "garble"}
+# Between network namespaces: packets vanish, or the sender is told that there is no way, or there is no cable.
+LINK = {"vanish": 4, "unreachable": 2, "unplug": 2}
 KINDS = {
     "file": OWN,
     "redis": OWN | NET | SERVER,
-    "zookeeper": OWN | QUIET | SERVER,
-    "zookeeper-ensemble": OWN | QUIET | SERVER | {"leader-stop": 3, "leader-kill": 2},
+    "zookeeper": OWN | NET | SERVER,
+    "zookeeper-ensemble": OWN | NET | SERVER | {"leader-stop": 3, "leader-kill": 2},
+    "redis-parted": OWN | LINK | SERVER | {"server-vanish": 2, "server-unplug": 1},
+    "zookeeper-parted": OWN | LINK | SERVER | {"leader-stop": 2, "leader-kill": 2, "leader-vanish": 3,
+                                               "server-vanish": 2, "leader-unplug": 1, "server-unplug": 1},
     "redis-sentinel": OWN | SERVER | {"leader-stop": 4, "leader-kill": 4},
 }
 AT_ONCE = ("cut", "half_close", "garble", "one-cut", "one-half_close", "worker-kill", "remount")
@@ -50,7 +52,7 @@ def make(store, seed, seconds, ttl_s, mounts, workers):
         lasts = 0.0 if kind in AT_ONCE else _duration(rng, ttl_s) * (0.3 if kind == "daemon-kill" else 1.0)
         arg = {"way": rng.choice(WAYS), "number": rng.randrange(1000), "ms": rng.choice((5, 50, 200, 600)),
                "pick": rng.random()}
-        place = target + (" link" if kind in NET else "")
+        place = target + (" link" if kind in NET | LINK else "")
         if free_at.get(place, 0) <= t:
             lasts = min(lasts, seconds - t)
             found.append({"at": t, "lasts": lasts, "kind": kind, "target": target, "arg": arg})

@@ -9,6 +9,7 @@ import proxy
 import servers
 
 # What was answered survives a kill: it was given to the kernel before.
+HOSTS = 3  # for mounts, where each has one
 DURABLE = ("appendonly yes", "appendfsync no", "auto-aof-rewrite-percentage 0")
 
 
@@ -16,6 +17,7 @@ class Store:
     """May be hurt in one way at a time."""
 
     promises = True  # that two never hold at once
+    leased = True    # who does not renew loses; else only who dies
     servers = ()
 
     def __init__(self):
@@ -25,6 +27,11 @@ class Store:
     def url(self, mount):
         """For a mount; None: for Python, which goes straight to the server."""
         raise NotImplementedError
+
+    def place(self, mount):
+        """Where the mount's daemon is to be started."""
+        del mount
+        return contextlib.nullcontext()
 
     def victim(self, kind, pick):
         """The server that this fault is about."""
@@ -100,6 +107,8 @@ class Store:
 
 
 class File(Store):
+    leased = False
+
     def __init__(self):
         super().__init__()
         self.directory = tempfile.mkdtemp(prefix="store", dir=lib.WORK)
@@ -184,7 +193,87 @@ class Sentinels(Store):
         return role[0] == b"slave" and role[2] == master.port and role[3] == b"connected"
 
 
-STORES = {"file": File, "redis": Redis, "redis-sentinel": Sentinels, "zookeeper": ZooKeeper,
+class Parted(Store):
+    """Servers and mounts are hosts in network namespaces, the servers first. Links fail in the kernel: what was sent is
+    sent again later, connections outlive a short cut, and nobody says that one has ended."""
+
+    def __init__(self, network, made):
+        super().__init__()
+        self.network, self.servers = network, made
+
+    @staticmethod
+    def home(server, network, i):
+        """Before it is made."""
+        server.host, server.netns = network.address(i), network.namespaces[i]
+        return server
+
+    def host(self, mount):
+        return len(self.servers) + mount
+
+    def place(self, mount):
+        return self.network.place(self.host(mount))
+
+    def net(self, mount, kind, arg):
+        self._hurt(self.host(mount), kind, arg["way"])
+
+    def _hurt(self, host, kind, way):
+        if kind.endswith("unplug"):
+            self.network.link(host, False)
+        else:
+            self.network.cut(host, way, "unreachable" if kind.endswith("unreachable") else "blackhole")
+
+    def net_end(self, mount, kind):
+        self._mend(self.host(mount), kind)
+
+    def _mend(self, host, kind):
+        if kind.endswith("unplug"):
+            self.network.link(host, True)
+        else:
+            self.network.heal(host)
+
+    def begin(self, kind, pick):
+        if kind.endswith(("stop", "kill")):
+            super().begin(kind, pick)
+            return
+        self.hurt = self.victim(kind, pick)
+        self._hurt(self.servers.index(self.hurt), kind, "both")
+
+    def end(self, kind):
+        if kind.endswith(("stop", "kill")):
+            super().end(kind)
+            return
+        victim, self.hurt = self.hurt, None
+        self._mend(self.servers.index(victim), kind)
+
+    def stop(self):
+        super().stop()
+        self.network.stop()
+
+
+class PartedRedis(Parted):
+    def __init__(self):
+        network = servers.Network(1 + HOSTS)
+        server = self.home(servers.Redis.__new__(servers.Redis), network, 0)
+        server.__init__(options=DURABLE)
+        super().__init__(network, [server])
+
+    def url(self, mount):
+        return self.servers[0].url("n")
+
+
+class PartedEnsemble(Parted):
+    def __init__(self):
+        self.ensemble = servers.PartedEnsemble(more=HOSTS)
+        super().__init__(self.ensemble.network, self.ensemble.servers)
+
+    def url(self, mount):
+        return self.ensemble.url("n")
+
+    def victim(self, kind, pick):
+        return kind.startswith("leader") and self.ensemble.leader() or super().victim(kind, pick)
+
+
+STORES = {"redis-parted": PartedRedis, "zookeeper-parted": PartedEnsemble, "file": File, "redis": Redis, "redis-sentinel": Sentinels, "zookeeper": ZooKeeper,
           "zookeeper-ensemble": Ensemble}
 
 

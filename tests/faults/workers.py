@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The processes of the fault suite that use the mounts. Each writes what it sees into a file of its own, a line
-for each event, at once, so that nothing is missing when it is killed."""
+"""The processes of the fault suite that use the mounts. Each writes what it sees into a diary of its own."""
 import contextlib
 import ctypes
 import errno
@@ -11,6 +10,7 @@ import os
 import random
 import select
 import signal
+import subprocess
 import sys
 import time
 
@@ -19,10 +19,13 @@ sys.path[:0] = [os.path.join(HERE, "..", "tree"), os.path.join(HERE, "..", "inte
 import lib  # noqa: E402
 from streams import Reader  # noqa: E402
 
+from diary import Diary, Resource, now  # noqa: E402
+
 LOCKS = ("l0", "l1", "l2")
 LOOK_S = 0.025    # how often a holder looks
 CLEAN_S = 0.2     # how often it notes that all is well
-now = time.monotonic
+LEASE_S = 0.075   # how often it asks how long that is
+TOOZ_RUN = os.environ.get("TOOZ_RUN", "")
 
 
 class Desk:
@@ -43,16 +46,7 @@ class Desk:
 
     def finish(self):
         self._over[0] = 1
-
-
-class Diary:
-    def __init__(self, desk, name):
-        self.name = name
-        self.fd = os.open(desk.path(f"events-{name}"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-
-    def __call__(self, what, t=None, **more):
-        event = {"e": what, "w": self.name, "t": now() if t is None else t, **more}
-        os.write(self.fd, json.dumps(event).encode() + b"\n")
+        lib.write(self.path("over"), b"")
 
 
 def spawn(run, *args):
@@ -84,39 +78,29 @@ def _time_up(*_):
     raise _TimeUp
 
 
-class Resource:
-    """What the lock protects. One of its logs is guarded: the guard knows the greatest token it has seen."""
+# What takes a lock in this way: how it is asked for, exclusive or shared, waiting or not.
+def _flock(fd, mode, wait):
+    fcntl.flock(fd, (lib.SH if mode == "s" else lib.EX) | (0 if wait else lib.NB))
 
-    def __init__(self, desk, lock):
-        self.lock = lock
-        self.guard = os.open(desk.path(f"guard-{lock}"), os.O_RDWR | os.O_CLOEXEC)
-        self.log = os.open(desk.path(f"guarded-{lock}"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
 
-    def write(self, token):
-        """None; or what the guard has seen, if that is more."""
-        try:
-            fcntl.flock(self.guard, lib.EX | lib.NB)
-        except BlockingIOError:
-            return None  # nobody waits for one that may be stopped
-        try:
-            last = int(os.pread(self.guard, 64, 0))
-            if token < last:
-                return last
-            os.pwrite(self.guard, b"%020d" % token, 0)
-            os.write(self.log, b"%d\n" % token)
-            return None
-        finally:
-            fcntl.flock(self.guard, lib.UN)
+def _record(wait_command, try_command):
+    def lock(fd, mode, wait):
+        lib.fcntl_lock(fd, wait_command if wait else try_command, fcntl.F_RDLCK if mode == "s" else fcntl.F_WRLCK)
+    return lock
+
+
+WAYS = {"flock": _flock, "ofd": _record(fcntl.F_OFD_SETLKW, fcntl.F_OFD_SETLK),
+        "posix": _record(fcntl.F_SETLKW, fcntl.F_SETLK)}
 
 
 class Taker:
-    """Takes a lock, works, lets go, again and again."""
+    """Takes a lock in one of the ways that there are, works, lets go, again and again."""
 
     def __init__(self, desk, name, mount, path, sharers=True):
         self.desk, self.mount, self.path = desk, mount, path
-        self.tell = Diary(desk, name)
+        self.tell = Diary(desk.directory, name)
         self.rng = random.Random(f"{desk.seed} {name}")
-        self.resources = {lock: Resource(desk, lock) for lock in LOCKS}
+        self.resources = {lock: Resource(desk.directory, lock) for lock in LOCKS}
         self.sharers = sharers
 
     def how_long(self):
@@ -133,28 +117,27 @@ class Taker:
             lock = self.rng.choice(LOCKS)
             mode = "s" if self.sharers and self.rng.random() < 0.25 else "x"
             how = self.rng.choice(("wait", "wait", "try", "timed"))
-            self.tell("want", l=lock, m=mode, mount=self.mount, how=how)
+            via = self.rng.choice((*WAYS, "flock", "excl"))
+            if via == "excl":
+                mode, how = "x", "try"
+            self.tell("want", l=lock, m=mode, mount=self.mount, how=how, via=via)
             try:
-                self.take(lock, mode, how)
+                self.take(lock, mode, how, via)
             except _TimeUp:
                 self.tell("answer", why="time up")
             except OSError as error:
                 self.tell("answer", why=errno.errorcode.get(error.errno, str(error.errno)))
-                if error.errno != errno.EAGAIN:
+                if error.errno not in (errno.EAGAIN, errno.EEXIST):
                     time.sleep(0.05)
             if self.rng.random() < 0.3:
                 time.sleep(self.rng.uniform(0, 0.05))
 
-    def take(self, lock, mode, how):
-        fd = os.open(os.path.join(self.path, "locks", lock), os.O_RDWR | os.O_CREAT, 0o666)
+    def take(self, lock, mode, how, via):
+        flags = os.O_RDWR | os.O_CREAT | (os.O_EXCL if via == "excl" else 0)
+        fd = os.open(os.path.join(self.path, "locks", lock), flags, 0o666)
         try:
-            operation = (lib.SH if mode == "s" else lib.EX) | (lib.NB if how == "try" else 0)
-            if how == "timed":
-                signal.setitimer(signal.ITIMER_REAL, self.rng.uniform(0.01, self.desk.ttl_s))
-            try:
-                fcntl.flock(fd, operation)
-            finally:
-                signal.setitimer(signal.ITIMER_REAL, 0)
+            if via != "excl":
+                self.lock(fd, mode, how, via)
             self.tell("got")
             self.hold(fd, lock, mode)
             self.tell("free")
@@ -162,13 +145,22 @@ class Taker:
             with contextlib.suppress(OSError):
                 os.close(fd)
 
+    def lock(self, fd, mode, how, via):
+        if how == "timed":
+            signal.setitimer(signal.ITIMER_REAL, self.rng.uniform(0.01, self.desk.ttl_s))
+        try:
+            WAYS[via](fd, mode, how != "try")
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
     def hold(self, fd, lock, mode):
         """Until it is enough, or it is lost."""
         asks = self.rng.random() < 0.5  # the others wait to be told
         enough, noted = now() + self.how_long(), 0.0
         poll = select.poll()
         poll.register(fd, 0)
-        token, clean, lost = self.token(fd, mode), now(), None
+        token, clean, lost = self.token(fd), now(), None
+        until, asked = None, 0.0
         while lost is None:
             began = now()
             if poll.poll(0):
@@ -184,6 +176,8 @@ class Taker:
                 if began - noted > CLEAN_S:
                     noted = began
                     self.tell("clean", t=began)
+                if began - asked > LEASE_S:
+                    until, asked = self.until() or until, began
             if lost is None and (now() >= enough or self.desk.over()):
                 break
             if lost is None:
@@ -193,13 +187,20 @@ class Taker:
         if clean > noted > 0:
             self.tell("clean", t=clean)
         if lost:
-            self.tell("told", t=at, by=lost)
+            self.tell("told", t=at, by=lost, until=until)
             if self.ask(fd) is None:
                 self.tell("clean")  # which the checker does not like
 
-    def token(self, fd, mode):
-        if mode == "s":
-            self.tell("reading")
+    def until(self):
+        """To when the mount counts on what it holds, at the least; None: for ever, or that is not known."""
+        began = now()
+        try:
+            left = lib.fields(lib.read(os.path.join(self.path, ".tooz", "session"))).get("left")
+            return began + float(left) if left else None
+        except (OSError, ValueError):
+            return None
+
+    def token(self, fd):
         try:
             token = int(lib.fields(os.pread(fd, 4096, 0))["token"])
         except (OSError, KeyError):
@@ -256,7 +257,7 @@ class PythonTaker(Taker):
         os._exit(0)  # without a word to the server: its lease ends
 
     def once(self, name, lock):
-        self.tell("want", l=name, m="x", mount=None, how="python")
+        self.tell("want", l=name, m="x", mount=None, how="python", via="Python")
         if not lock.acquire(blocking=self.rng.choice((False, 0.3))):
             self.tell("answer", why="Python: not acquired")
             time.sleep(0.02)
@@ -277,8 +278,43 @@ class PythonTaker(Taker):
             lock.release()
 
 
+class Runner(Taker):
+    """The same through tooz-run: a process for each lock, which holds while it lives, and looks at nothing."""
+
+    def run(self):
+        number = 0
+        while not self.desk.over():
+            number += 1
+            self.once(Diary(self.desk.directory, f"{self.tell.name}.{number}"))
+            if self.rng.random() < 0.3:
+                time.sleep(self.rng.uniform(0, 0.05))
+
+    def once(self, tell):
+        lock, mode = self.rng.choice(LOCKS), "s" if self.rng.random() < 0.25 else "x"
+        how = self.rng.choice(([], [], ["-n"], ["-w", f"{self.rng.uniform(0.01, self.desk.ttl_s):.2f}"]))
+        argv = [TOOZ_RUN, "-l", os.path.join(self.path, "locks", lock), *(["-s"] if mode == "s" else []), *how]
+        if self.rng.random() < 0.3:
+            argv += ["-g", "0"]
+        argv += ["--", sys.executable, "-I", "-S", os.path.join(HERE, "command.py"), self.desk.directory, tell.name,
+                 lock, mode, str(self.mount), f"{self.how_long():.3f}", self.rng.choice(("deaf", "slow", "meek"))]
+        tell("want", l=lock, m=mode, mount=self.mount, how=" ".join(how) or "wait", via="tooz-run")
+        with open(self.desk.path("said"), "ab") as said:
+            # pylint: disable=subprocess-popen-preexec-fn
+            code = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=said, stderr=said,
+                                    preexec_fn=lambda: ctypes.CDLL(None).prctl(lib.PR_SET_PDEATHSIG,
+                                                                               signal.SIGKILL)).wait()
+        tell("over", code=code)
+        tell.close()
+        if code not in (0, 1):
+            time.sleep(0.05)
+
+
 def take(*args):
     Taker(*args).run()
+
+
+def take_by_run(*args):
+    Runner(*args).run()
 
 
 def take_python(*args):
@@ -338,9 +374,23 @@ def follow(desk, mount, tree_path):
         time.sleep(0.05)
 
 
+def look(desk, mount, tree_path):
+    """What a user sees, again and again: state, and members."""
+    out = os.open(desk.path(f"look-{mount}"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    while True:
+        began = now()
+        try:
+            state = lib.read(os.path.join(tree_path, ".tooz/state")).decode().strip()
+            members = os.listdir(os.path.join(tree_path, "groups", "g"))
+            os.write(out, json.dumps({"t": now(), "began": began, "state": state, "members": members}).encode() + b"\n")
+        except OSError:
+            pass
+        time.sleep(LOOK_S)
+
+
 def pulse(desk):
     """Notes when the machine gave nobody a core for long."""
-    tell = Diary(desk, "pulse")
+    tell = Diary(desk.directory, "pulse")
     while True:
         began = now()
         time.sleep(0.02)

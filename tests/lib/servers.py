@@ -331,7 +331,7 @@ class Redis(Server):
         return self.path("socket")
 
     def config(self):
-        lines = ["bind 127.0.0.1", f"dir {self.dir}", "daemonize no", "save ''", "appendonly no",
+        lines = [f"bind {self.host}", f"dir {self.dir}", "daemonize no", "save ''", "appendonly no",
                  "protected-mode no", "repl-diskless-sync yes", "repl-diskless-sync-delay 0",
                  "shutdown-timeout 0", "enable-debug-command yes"]
         if self.tls:
@@ -348,7 +348,7 @@ class Redis(Server):
         elif self.password:
             lines += [f"requirepass {self.password}", f"masterauth {self.password}"]
         if self.replica_of:
-            lines.append(f"replicaof 127.0.0.1 {self.replica_of.port}")
+            lines.append(f"replicaof {self.replica_of.host} {self.replica_of.port}")
         return lines + self.options
 
     def command(self):
@@ -369,7 +369,7 @@ class Redis(Server):
             context = ssl.create_default_context(cafile=self.path("ca.crt"))
             context.check_hostname = False
             context.load_cert_chain(self.path("client.crt"), self.path("client.key"))
-        return RedisConnection(("127.0.0.1", self.port), self.password, self.user, context, timeout)
+        return RedisConnection((self.host, self.port), self.password, self.user, context, timeout)
 
     def __call__(self, *words):
         """One command on a connection of its own."""
@@ -383,7 +383,7 @@ class Redis(Server):
             options.update(ssl="true", ssl_ca_certs=self.path("ca.crt"),
                            ssl_certfile=self.path("client.crt"), ssl_keyfile=self.path("client.key"))
         login = f"{self.user or ''}:{self.password}@" if self.password else ""
-        place = self.socket_path if unix else f"127.0.0.1:{port or self.port}"
+        place = self.socket_path if unix else f"{self.host}:{port or self.port}"
         return f"redis://{login}{place}" + query(options)
 
 
@@ -618,7 +618,7 @@ class Network:
     def __init__(self, count):
         self.ip = _need("ip", "iproute2")
         self.home = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        self.router, self.namespaces, self.cut_off = None, [], set()
+        self.router, self.namespaces, self.cut_off, self._rule = None, [], {}, 0
         try:
             self.router = self._unshare()
             self._ip("link set lo up")
@@ -658,23 +658,34 @@ class Network:
         self._ip(f"address add 10.99.{i}.1/24 dev host{i}")
         self._ip(f"link set host{i} up")
 
-    def _rules(self, i):
-        yield f"iif host{i} blackhole"  # what is for us is looked up before
+    def _rules(self, i, way, what):
+        if way in ("both", "up"):
+            yield f"iif host{i} {what}"  # what is for us is looked up before
         for other in range(len(self.namespaces)):
-            if other != i:
-                yield f"iif host{other} to {self.address(i)} blackhole"
+            if other != i and way in ("both", "down"):
+                yield f"iif host{other} to {self.address(i)} {what}"
 
-    def cut(self, i):
-        """Nothing goes from this host to the others, or to it, and nobody is told."""
-        self.cut_off.add(i)
-        for rule in self._rules(i):
-            self._ip(f"rule add {rule}")
+    def cut(self, i, way="both", what="blackhole"):
+        """Nothing goes from this host to the others ("up"), or to it ("down"), and nobody is told; with "unreachable"
+        as what each sender is. In one way at a time."""
+        self.cut_off[i] = []
+        for rule in self._rules(i, way, what):
+            # By its number: a rule that says less would be taken for one that says more.
+            self._rule = self._rule % 30000 + 1
+            self._ip(f"rule add pref {self._rule} {rule}")
+            self.cut_off[i].append(self._rule)
 
     def heal(self, i):
-        if i in self.cut_off:
-            self.cut_off.remove(i)
-            for rule in self._rules(i):
-                self._ip(f"rule del {rule}")
+        for number in self.cut_off.pop(i, ()):
+            self._ip(f"rule del pref {number}")
+
+    def link(self, i, up):
+        """The cable: without it the host knows that it has none."""
+        self._ip(f"link set host{i} {'up' if up else 'down'}")
+
+    def place(self, i):
+        """Whoever is started meanwhile is on this host. The process must have one thread."""
+        return _Place(self, i)
 
     def stop(self):
         if self.home is None:
@@ -686,15 +697,26 @@ class Network:
         self.home = None
 
 
+class _Place:
+    def __init__(self, network, i):
+        self.network, self.i = network, i
+
+    def __enter__(self):
+        _enter(self.network.namespaces[self.i])
+
+    def __exit__(self, *_):
+        _enter(self.network.router)
+
+
 class PartedEnsemble(Ensemble):
-    """Each server in a network namespace of its own: cut(server), heal(server)."""
+    """Each server in a network namespace of its own: cut(server), heal(server). more: hosts beside them."""
 
     def hosts(self, count):
-        self.network = Network(count)
+        self.network = Network(count + self.more)
         return [(self.network.address(i), self.network.namespaces[i]) for i in range(count)]
 
-    def __init__(self, *args, **keywords):
-        self.network = None
+    def __init__(self, *args, more=0, **keywords):
+        self.network, self.more = None, more
         try:
             super().__init__(*args, **keywords)
         except BaseException:

@@ -9,6 +9,7 @@ import struct
 import time
 
 import lib
+import proxy
 import trouble
 from lib import EX, NB, SH, UN, servers
 from trouble import LEASE_S, OPTIONS, RW
@@ -47,6 +48,15 @@ class Refused(trouble.Refused, lib.Case):
         self.refused(url, url.split("//")[1] + ": not a ZooKeeper server (it says 'HTTP/1.1 400")
         port = servers.free_port()
         self.refused(f"zookeeper://127.0.0.1:{port}", f"127.0.0.1:{port}: server refused")
+
+    def test_a_server_that_spoils_each_connection(self):
+        """It is tried again, and not a thousand times a second."""
+        welcome = RECORD.pack(37, 0, 4000, 7, 16) + bytes(17)
+        for words in (struct.pack(">i", -1) + b"x" * 100, struct.pack(">iiqi", 16, 1234567, 1, 0)):
+            listener = trouble.Listener(welcome + words)
+            self.addCleanup(listener.close)
+            self.refused(f"zookeeper://127.0.0.1:{listener.port}")
+            self.assertIn(listener.count, range(3, 100))
 
     def test_shorter_sessions(self):
         server = lib.server("zookeeper")
@@ -171,6 +181,83 @@ class Trouble(Own, trouble.Trouble, lib.Case):
         self.server.start()
         self.drain()
         trouble.tries(self.b("locks/w"))
+
+
+class _Liar(proxy._Relay):  # pylint: disable=protected-access
+    """lie(CLAIM): the next list of children says that it has so many."""
+
+    LISTS = (8, 12)  # getChildren, getChildren2
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.claim, self.lists, self.lied = None, set(), False
+
+    def do_lie(self, claim):
+        self.claim, self.lied = claim, False
+
+    def do_lied(self):
+        return self.lied
+
+    @staticmethod
+    def frames(data):
+        """Both sides write whole ones here."""
+        while len(data) >= 8:
+            length = struct.unpack(">i", data[:4])[0]
+            yield data[:4 + length]
+            data = data[4 + length:]
+
+    def arrived(self, side, data):
+        if side.direction == "up":
+            self.lists |= {f[4:8] for f in self.frames(data) if f[8:12] in [struct.pack(">i", x) for x in self.LISTS]}
+        elif self.claim is not None:
+            data = b"".join(self.lie(f) for f in self.frames(data))
+        super().arrived(side, data)
+
+    def lie(self, frame):
+        if self.claim is None or frame[4:8] not in self.lists or len(frame) < 24:
+            return frame
+        frame, self.claim, self.lied = frame[:20] + struct.pack(">i", self.claim) + frame[24:], None, True
+        return frame
+
+
+class Liars(Own, trouble.Base, lib.Case):
+    CLAIMS, GROWS_KIB = (3 << 24, -3), 160 << 10  # eight bytes for each that is claimed
+
+    def setUp(self):
+        # It would fill what the library asks for.
+        perturb = os.environ.pop("MALLOC_PERTURB_", None)
+        if perturb is not None:
+            self.addCleanup(os.environ.__setitem__, "MALLOC_PERTURB_", perturb)
+        super().setUp()
+
+    def proxied(self):
+        class Link(proxy.Proxy):
+            relay = _Liar
+        made = Link(self.server.port)
+        self.addCleanup(made.stop)
+        return made
+
+    def memory_kib(self):
+        with open(f"/proc/{self.a.pid}/status", encoding="ascii") as f:
+            return int(re.search(r"VmHWM:\s+(\d+) kB", f.read())[1])
+
+    def test_a_list_that_claims_to_be_long(self):
+        """The client library has memory for what a list says that it has; it must not be all looked at."""
+        os.mkdir(self.a("groups/g"))
+        for count in self.CLAIMS:
+            before = self.memory_kib()
+            self.proxy.lie(count)
+
+            def listed():
+                with lib.suppressed():
+                    os.listdir(self.a("groups"))
+                return self.proxy.lied()
+            lib.wait_until(listed, "the lie")
+            lib.wait_until(lambda: lib.read(self.a(".tooz/state")) == b"connected\n", "the mount")
+            self.assertIsNone(self.a.process.poll())
+            self.assertLess(self.memory_kib() - before, self.GROWS_KIB)
+            lib.wait_until(lambda: os.listdir(self.a("groups")) == ["g"], "the group")
+        self.works()
 
 
 class Hostile(lib.ZooKeeper):

@@ -88,13 +88,14 @@ class Listener:
         self.socket.bind(("127.0.0.1", 0))
         self.socket.listen(64)
         self.port = self.socket.getsockname()[1]
-        self.words, self.close_each, self.open = words, close, []
+        self.words, self.close_each, self.open, self.count = words, close, [], 0
         threading.Thread(target=self._serve, daemon=True).start()
 
     def _serve(self):
         while True:
             try:
                 client = self.socket.accept()[0]
+                self.count += 1
                 client.sendall(self.words)
             except OSError:
                 if self.socket.fileno() < 0:
@@ -335,6 +336,25 @@ class Trouble(Base):
         self.holder.flock(self.fd, UN)
         self.drain()
         self.works()
+
+    def test_silence_while_sharers_read(self):
+        """Who asks who else shares his lock, and gets no answer, is told of the loss before the next holds."""
+        readers, waiter = [self.agent() for _ in range(7)], self.agent()
+        fds = [reader.open_flock(self.a("locks/l"), RW, lib.SH) for reader in readers]
+        waiter.start("open_flock", self.b("locks/l"), RW, EX)
+        waiter.wait_blocked()
+        # Each read is two questions, so some are asked the one, some the other.
+        self.proxy.delay(150)
+        for reader, fd in zip(readers, fds):
+            reader.start("pread", fd, 4096, 0)
+            time.sleep(0.1)
+        self.proxy.drop("both")
+        told = [reader for reader in readers if not reader.done()]
+        lib.wait_until(lambda: waiter.done() or all(x.done() for x in told), "an answer", 2 * lib.PATIENCE_S)
+        self.assertFalse(waiter.done(), f"granted, and {sum(not x.done() for x in told)} were not told before")
+        for reader in told:
+            self.fails(errno.EIO, reader.result)
+        waiter.result()
 
     def test_slow(self):
         """A tenth of a second each way: slower, and nothing else."""

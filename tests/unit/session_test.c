@@ -297,6 +297,26 @@ static void lost_in_sleep(void **state)
 	assert_true(site_close(&site));
 }
 
+/* The same, and the holder there asks before any timer has its turn. */
+static void lost_in_sleep_and_asked(void **state)
+{
+	(void)state;
+	struct fake_options options = site_options();
+	struct taker taker;
+	site_open(&site, 1, &options, 1);
+	assert_int_equal(taker_new(CLIENT, COORD_LOCK, LOCK, &taker), 0);
+	assert_int_equal(taker_lock(&taker, COORD_EXCLUSIVE, COORD_LOCK_WAIT, 1000), 0);
+	assert_false(coord_holding_is_lost(taker.holding));
+	sim_pause(&site.hosts[0], true);
+	sim_run(SIM, 12000);
+	sim_pause(&site.hosts[0], false);
+	assert_true(coord_holding_is_lost(taker.holding));
+	assert_int_equal(coord_holding_state(taker.holding), COORD_HOLDING_LOST);
+	assert_true(until_state(COORD_CONNECTED, 60000));
+	taker_free(&taker);
+	assert_true(site_close(&site));
+}
+
 /* The grant of a lock comes when its lease is over: it is a release. */
 static void grant_too_late(void **state)
 {
@@ -861,6 +881,7 @@ int main(void)
 		cmocka_unit_test(grace),
 		cmocka_unit_test(grace_at_umount),
 		cmocka_unit_test(lost_in_sleep),
+		cmocka_unit_test(lost_in_sleep_and_asked),
 		cmocka_unit_test(grant_too_late),
 		cmocka_unit_test(lost_with_connection),
 		cmocka_unit_test(unreachable),
