@@ -168,6 +168,82 @@ class Signalled(lib.Case):
         lib.wait_until(lambda: "locks/a b was lost: signal 15" in a.read_log(), "the line")
 
 
+# Holds argv[1], and what it forks then inherits the handle; the child waits for its end, with one of these:
+# "uid": as another user. "blocked": in a request for argv[2], of a handle of its own.
+HOLDER = """
+import fcntl, os, signal, sys
+fd = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
+fcntl.flock(fd, fcntl.LOCK_EX)
+child = os.fork()
+if child:
+    print(child, flush=True)
+elif sys.argv[3] == "uid":
+    os.setuid(65534)
+    os.write(1, b"ready")
+elif sys.argv[3] == "blocked":
+    other = os.open(sys.argv[2], os.O_RDWR)
+    os.write(1, b"ready")
+    fcntl.flock(other, fcntl.LOCK_EX)
+while True:
+    signal.pause()
+"""
+
+
+class Spared(lib.Case):
+    """Who has the file open, would die of the signal, and does not get it."""
+
+    def setUp(self):
+        self.a = self.tree(options="on_loss=term")
+
+    def remove(self, lock):
+        subprocess.run(["setsid", "-w", "rm", self.a(lock)], check=True, timeout=lib.PATIENCE_S)
+
+    def walked(self):
+        """Losses are dealt with one after the other: until one more has been."""
+        last = self.spawn("setsid", "flock", self.a("locks/last"), "sleep", "60")
+        lib.wait_until(lambda: os.path.exists(self.a("locks/last")), "the lock")
+        self.remove("locks/last")
+        self.assertEqual(last.wait(lib.PATIENCE_S), -signal.SIGTERM)
+
+    def child_is_spared(self, how):
+        other = self.agent()
+        other.open_flock(self.a("locks/other"), RW, EX)
+        holder = self.spawn("/usr/bin/python3", "-c", HOLDER, self.a("locks/l"), self.a("locks/other"), how,
+                            stdout=subprocess.PIPE, start_new_session=True)
+        said = b""
+        while not (b"ready" in said and b"\n" in said):
+            said += os.read(holder.stdout.fileno(), 100)
+        child = int(said.replace(b"ready", b""))
+        self.addCleanup(os.kill, child, signal.SIGKILL)
+        if how == "blocked":
+            lib.wait_until(lambda: lib.in_lock_request(child), "the wait")
+        self.remove("locks/l")
+        self.assertEqual(holder.wait(lib.PATIENCE_S), -signal.SIGTERM)
+        self.walked()
+        with open(f"/proc/{child}/stat", encoding="ascii") as f:
+            self.assertNotIn(f.read().rsplit(")", 1)[1].split()[0], "ZX")
+        log = self.a.read_log()
+        self.assertIn(f"signal 15 to process {holder.pid}\n", log)
+        self.assertNotIn(f"to process {child}\n", log)
+
+    def test_process_of_another_user(self):
+        self.child_is_spared("uid")
+
+    def test_process_that_waits(self):
+        """In a lock request it is told without a signal, when that is answered."""
+        self.child_is_spared("blocked")
+
+    def test_unrelated_process(self):
+        """Neither the opener nor its kin."""
+        other, holder = self.agent(), self.spawn("setsid", "flock", self.a("locks/l"), "sleep", "60")
+        lib.wait_until(lambda: os.path.exists(self.a("locks/l")), "the lock")
+        fd = other.open(self.a("locks/l"))
+        self.remove("locks/l")
+        self.assertEqual(holder.wait(lib.PATIENCE_S), -signal.SIGTERM)
+        self.walked()
+        other.close(fd)
+
+
 class Identity:
     def test_member_id_of_a_live_mount_is_refused(self):
         a = self.a

@@ -383,7 +383,7 @@ class Trouble(Base):
         self.waiters[1].result(LEASE_S + lib.PATIENCE_S)
         self.assertFalse(self.waiters[0].done())
         watch = lib.Stopwatch()
-        self.fails(UNKNOWN, self.agent().open_flock, self.a("locks/other"), RW, EX | NB)
+        self.fails(errno.ENOLCK, self.agent().open_flock, self.a("locks/other"), RW, EX | NB)
         lib.sh('ls -lR "$1"', self.a.path, timeout=4 * lib.PATIENCE_S)
         watch.within(3 * LEASE_S + 2 * lib.SLOW)
         self.proxy.refuse(False)
@@ -431,9 +431,11 @@ class Trouble(Base):
         watch = lib.Stopwatch()
         self.proxy.drop("both")
         self.holder.start("poll", self.fd, lib.select.POLLIN, int(1000 * 4 * lib.PATIENCE_S))
-        agent = self.agent()
+        agent, taker = self.agent(), self.agent()
         agent.start("mkdir", self.a("groups/g"))
+        taker.start("open_flock", self.a("locks/other"), RW, EX | NB)
         self.fails(UNKNOWN, agent.result, 3 * lib.PATIENCE_S)
+        self.fails(errno.ENOLCK, taker.result, 3 * lib.PATIENCE_S)
         watch.within(2 * LEASE_S + 1 * lib.SLOW)
         self.assertTrue(self.holder.result(3 * lib.PATIENCE_S) & lib.select.POLLERR)
         watch.within(LEASE_S + LEASE_S + 1 * lib.SLOW)
@@ -452,6 +454,54 @@ class Trouble(Base):
         self.server.cont()
         self.keeps(self.holder, self.fd)
         self.served()
+
+    def patient(self, **options):
+        """One more mount behind the proxy, that waits for long before it calls a silence an outage."""
+        options = ",".join(f"{key}={value}" for key, value in {"timeout": 20, **options}.items())
+        return self.tree(self.url(port=self.proxy.port), options)
+
+    def test_fsync_waits_for_the_release(self):
+        """Unlocking does not wait for a server that says nothing; fsync tells when it has arrived."""
+        slow, agent = self.patient(), self.agent()
+        fd = agent.open_flock(slow("locks/l"), RW, EX)
+        self.proxy.stall("both")
+        watch = lib.Stopwatch()
+        agent.flock(fd, UN)
+        watch.within(1 + 1 * lib.SLOW)
+        agent.start("fsync", fd)
+        agent.wait_blocked()
+        self.stays_blocked(agent)
+        self.assertFalse(tries(self.b("locks/l")))
+        self.proxy.stall("none")
+        agent.result()
+        self.assertTrue(tries(self.b("locks/l")))
+
+    def test_look_that_fails(self):
+        """What nobody answers is not in the way of who goes on to lock it: there is no such file."""
+        quick = self.patient(timeout=0.5, lock_timeout=20, membership_timeout=20)
+        self.agent().open_flock(self.b("locks/held"), RW, EX)
+        self.assertTrue(os.path.exists(quick("locks/held")))
+        self.agent().open_flock(self.b("locks/held2"), RW, EX)
+        self.proxy.stall("both")
+        self.fails(errno.ENOENT, os.stat, quick("locks/held2"))
+        self.proxy.stall("none")
+        lib.wait_until(lambda: os.path.exists(quick("locks/held2")), "an answer")
+
+    def test_killed_while_nobody_answers(self):
+        """A process that waits for an answer is soon gone."""
+        slow = self.patient()
+        os.mkdir(self.b("groups/g"))
+        lib.write(self.b("groups/g/m"), b"x")
+        self.assertEqual(lib.read(slow("groups/g/m")), b"x")
+        self.proxy.stall("both")
+        process = self.spawn("cat", slow("groups/g/m"), stdout=subprocess.DEVNULL)
+        lib.wait_until(lambda: lib.in_lock_request(process.pid), "the call")
+        watch = lib.Stopwatch()
+        process.kill()
+        self.assertEqual(process.wait(4 * lib.PATIENCE_S), -signal.SIGKILL)
+        watch.within(1 + 1 * lib.SLOW)
+        self.proxy.stall("none")
+        lib.wait_until(lambda: os.listdir(slow("groups/g")) == ["m"], "an answer")
 
     def test_terminated_while_away(self):
         """The daemon's end does not wait for a server that is gone."""
