@@ -544,11 +544,11 @@ class Signals(Helper, lib.Memory):
 
     def test_keeper_killed_is_no_time_for_a_grace(self):
         """Another may hold it already."""
-        process, path = self.begin_writer("-g", "60", "-l", self.a("locks/l"), how=("deaf", "child"))
+        process, path = self.begin_writer("-g", "20", "-l", self.a("locks/l"), how=("deaf", "child"))
         begin = time.monotonic_ns()
         os.kill(keeper_of(process.pid), signal.SIGKILL)
         self.assertEqual(self.ended(process), LOST)
-        self.assertLess(stamps(path)[-1] - begin, 30e9)
+        self.assertLess(stamps(path)[-1] - begin, 15e9)
 
 
 class Lost(Helper, lib.Memory):
