@@ -428,12 +428,13 @@ class Trouble(Base):
     def test_black_hole(self):
         """What is sent vanishes: calls end in bounded time, the loss comes in time."""
         self.hold()
+        agent, taker = self.agent(), self.agent()
+        fd = taker.open(self.a("locks/other"))
         watch = lib.Stopwatch()
         self.proxy.drop("both")
+        taker.start("flock", fd, EX | NB)
         self.holder.start("poll", self.fd, lib.select.POLLIN, int(1000 * 4 * lib.PATIENCE_S))
-        agent, taker = self.agent(), self.agent()
         agent.start("mkdir", self.a("groups/g"))
-        taker.start("open_flock", self.a("locks/other"), RW, EX | NB)
         self.fails(UNKNOWN, agent.result, 3 * lib.PATIENCE_S)
         self.fails(errno.ENOLCK, taker.result, 3 * lib.PATIENCE_S)
         watch.within(2 * LEASE_S + 1 * lib.SLOW)
@@ -476,13 +477,16 @@ class Trouble(Base):
         agent.result()
         self.assertTrue(tries(self.b("locks/l")))
 
-    def test_look_that_fails(self):
-        """What nobody answers is not in the way of who goes on to lock it: there is no such file."""
+    def test_no_answer_in_time(self):
+        """A look-up that nobody answers is not in the way of who goes on to lock it: there is no such file. And
+        flock has an errno of its own."""
         quick = self.patient(timeout=0.5, lock_timeout=20, membership_timeout=20)
         self.agent().open_flock(self.b("locks/held"), RW, EX)
         self.assertTrue(os.path.exists(quick("locks/held")))
         self.agent().open_flock(self.b("locks/held2"), RW, EX)
+        fd = self.open(quick("locks/free"))
         self.proxy.stall("both")
+        self.fails(errno.ENOLCK, fcntl.flock, fd, EX | NB)
         self.fails(errno.ENOENT, os.stat, quick("locks/held2"))
         self.proxy.stall("none")
         lib.wait_until(lambda: os.path.exists(quick("locks/held2")), "an answer")
@@ -496,6 +500,8 @@ class Trouble(Base):
         self.proxy.stall("both")
         process = self.spawn("cat", slow("groups/g/m"), stdout=subprocess.DEVNULL)
         lib.wait_until(lambda: lib.in_lock_request(process.pid), "the call")
+        with self.assertRaises(subprocess.TimeoutExpired):
+            process.wait(lib.SHORT_S)
         watch = lib.Stopwatch()
         process.kill()
         self.assertEqual(process.wait(4 * lib.PATIENCE_S), -signal.SIGKILL)
