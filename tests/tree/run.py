@@ -795,6 +795,8 @@ class Leased:
         self.proxy.stall("both")
         lib.write(os.path.join(lib.WORK, f"file{Helper.count}"), b"go\n", os.O_WRONLY)
         lib.wait_until(lambda: lib.in_lock_request(child), "the call")
+        with self.assertRaises(subprocess.TimeoutExpired):
+            process.wait(lib.SHORT_S)
         process.kill()
         self.assertIn(other.result(4 * lib.PATIENCE_S), ("", "Z", "X"))
 
