@@ -493,7 +493,7 @@ class Trouble(Base):
 
     def test_killed_while_nobody_answers(self):
         """A process that waits for an answer is soon gone."""
-        slow = self.patient()
+        slow = self.patient(timeout=60)
         os.mkdir(self.b("groups/g"))
         lib.write(self.b("groups/g/m"), b"x")
         self.assertEqual(lib.read(slow("groups/g/m")), b"x")
