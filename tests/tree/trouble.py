@@ -15,7 +15,7 @@ import threading
 import time
 
 import lib
-from lib import EX, NB, UN
+from lib import EX, NB, SH, UN
 import proxy  # of tests/lib
 
 RW = os.O_RDWR | os.O_CREAT
@@ -63,6 +63,7 @@ def _close(fd):
 
 
 lib.ACTIONS["hammer"] = hammer
+lib.ACTIONS["fstat"] = lambda fd: tuple(os.fstat(fd))
 
 
 def tries(path):
@@ -490,6 +491,31 @@ class Trouble(Base):
         self.fails(errno.ENOENT, os.stat, quick("locks/held2"))
         self.proxy.stall("none")
         lib.wait_until(lambda: os.path.exists(quick("locks/held2")), "an answer")
+
+    def test_first_to_find_a_silence(self):
+        """Each of these has a second, and not the whole time-out, also when nobody has waited before it."""
+        slow, holder, agent = self.patient(timeout=60), self.agent(), self.agent()
+        holder.open_flock(self.b("locks/held"), RW, EX)
+        for call, wrong in (("fstat", None), ("stat", errno.ENOENT), ("excl", UNKNOWN), ("unlink", UNKNOWN)):
+            # The mount knows that one is held, and has no longer an idea of the other.
+            fd = agent.open(slow("locks/free"))
+            agent.flock(fd, SH)
+            agent.flock(fd, UN)
+            agent.fsync(fd)
+            lib.wait_until(lambda: os.path.exists(slow("locks/held")), "an answer")
+            self.proxy.stall("both")
+            watch = lib.Stopwatch()
+            agent.start(*{"fstat": ("fstat", fd), "unlink": ("unlink", slow("locks/held")),
+                          "stat": ("stat", slow("locks/free2")),
+                          "excl": ("open", slow("locks/free3"), RW | os.O_EXCL)}[call])
+            if wrong:
+                self.fails(wrong, agent.result)
+            else:
+                agent.result()
+            # A lookup may come before the call itself.
+            watch.within(2 + 1 * lib.SLOW, call)
+            self.proxy.stall("none")
+            agent.close(fd)
 
     def test_killed_while_nobody_answers(self):
         """A process that waits for an answer is soon gone."""
