@@ -103,6 +103,9 @@ void core_stop_check(struct coord *coord)
 	if (session->open && session->connected &&
 		!(core_locks_idle(coord) && core_members_idle(coord)))
 		return;
+	/* Those whose lease ran out just before have their grace all the same; then it is closed. */
+	if (session->farewell_timer.active)
+		return;
 	if (session->open)
 		core_session_close(coord);
 	else

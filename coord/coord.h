@@ -40,6 +40,12 @@ void coord_stop(struct coord *);
 void coord_free(struct coord *);
 
 enum coord_state coord_state(const struct coord *);
+/* Would a call that may wait for limit_ms wait in vain? So it is when the connection is down for that long, or
+ * an earlier call had as much time and nothing was answered since. 0: no, ask; -errno: what it would end
+ * with. Now and then, where nothing else would find out that this has changed, a call is told 0. */
+int coord_in_vain(const struct coord *, uint64_t limit_ms);
+/* Such a call had an end of its own: it has waited for limit_ms, and there was no answer. */
+void coord_unanswered(struct coord *, uint64_t limit_ms);
 const char *coord_state_name(enum coord_state);
 const struct coord_config *coord_config_of(const struct coord *);
 struct coord_loop *coord_loop_of(const struct coord *);

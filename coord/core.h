@@ -87,9 +87,10 @@ void core_req_answer_later(struct coord_req *, int status);
 /* Lets an op serve the request: its answer is the request's. */
 void core_req_start(struct coord_req *, struct coord_op *);
 
-/* The backend timed out a moment ago: the request is answered later from the loop with that, and true
- * is returned. */
+/* Nobody answers, and has not for as long as the request may wait: it is answered later from the loop with
+ * that, and true is returned. */
 bool core_req_refused(struct coord_req *);
+void core_answered(struct coord *);
 /* A request that one call of the driver serves. */
 int core_request(struct coord *, enum coord_call, struct coord_key, struct coord_bytes member,
 	unsigned flags, coord_reply_fn *fn, void *user, struct coord_req **ret_req);
@@ -147,6 +148,9 @@ void core_locks_changed(struct coord *, struct coord_key);
 void core_locks_contended(struct core_grant *);
 /* The session is back (a new epoch or a connection): go on. */
 void core_locks_resume(struct coord *);
+/* What is lost between these two is lost for one reason; the log names no more than some of it. */
+void core_losses_begin(struct coord *, int level, const char *why);
+void core_losses_end(struct coord *);
 /* Stop: everybody loses, everything is released. */
 void core_locks_stop(struct coord *);
 bool core_locks_idle(const struct coord *); /* no release and no acquire is under way */
@@ -199,6 +203,7 @@ struct coord_session {
 	uint32_t epoch;
 	bool open; /* the driver's open succeeded and no close was begun */
 	bool connected; /* as the driver says */
+	uint64_t down_ms; /* since when it is not */
 	char told
 		[256]; /* why it could not be opened again, as the log was told last; "": it was not */
 	uint64_t told_ms;
@@ -215,6 +220,13 @@ struct coord_session {
 	uint32_t backoff_ms;
 };
 
+/* While much is lost at once: why, and how many locks so far. */
+struct core_losses {
+	const char *why; /* NULL: not so */
+	int level; /* for the log */
+	uint32_t len;
+};
+
 struct coord {
 	struct coord_session session; /* first: the drivers' pointer is ours */
 	struct coord_loop *loop;
@@ -225,8 +237,9 @@ struct coord {
 	enum coord_state state;
 	bool ready, stopping, stopped;
 	bool driver_gone; /* session_free was called */
-	bool stalled; /* a request timed out and nothing was answered since */
-	uint64_t probe_ms;
+	/* Nothing was answered since a request had its whole time, or a short one its second. */
+	bool stalled, slow;
+	uint64_t probe_ms; /* when one more may ask */
 	pthread_t thread; /* the loop's */
 	/* ops */
 	struct coord_list delayed; /* to be tried again after a pause */
@@ -236,6 +249,7 @@ struct coord {
 	uint32_t spare_len;
 	struct coord_timer ops_timer;
 	struct coord_list reqs;
+	struct core_losses losses;
 	/* grants, locks, members, views */
 	struct coord_list grants;
 	uint64_t owner_next;

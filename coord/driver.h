@@ -317,8 +317,9 @@ void coord_changed(struct coord_session *, struct coord_key, uint64_t revision);
 
 /* Log, for a human: once, where the cause is known. Never a secret. level as in syslog(3). */
 void coord_log(int level, const char *format, ...) __attribute__((format(printf, 2, 3)));
-extern int coord_log_level;
-/* Where log lines go; NULL: standard error. For main and tests. */
+extern _Atomic int coord_log_level;
+/* Where log lines go; NULL: standard error. Called on any thread, the loop's among them: it must not wait. For main
+ * and tests. */
 void coord_log_to(void (*sink)(int level, const char *text));
 
 #endif

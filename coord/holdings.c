@@ -4,12 +4,13 @@
 #include "coord/names.h"
 
 #include <assert.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <syslog.h>
 
 enum {
+	BRIEF_MS = 1000, /* for a try with COORD_LOCK_SHORT */
 	PLACE_MS = 5000, /* how long a ticket outlives its interrupted request */
-	SHORT_MS = 1000, /* a try with COORD_LOCK_SHORT */
 	YIELD_MS = 2, /* the pause after a release for which another host waits */
 	CONTENDED_MS = 1500, /* how long one notice of that counts */
 };
@@ -196,6 +197,22 @@ static struct coord_ticket *ticket_new(
 	return ticket;
 }
 
+uint64_t core_try_limit(const struct coord *coord, bool brief)
+{
+	uint64_t timeout = coord->config->timeout_ms;
+	return brief && timeout > BRIEF_MS ? BRIEF_MS : timeout;
+}
+
+/* A try that nobody would answer; 0: it may be made. */
+static int try_in_vain(const struct coord *coord, unsigned flags)
+{
+	if (flags & COORD_LOCK_WAIT)
+		return 0;
+	if (!coord->session.connected)
+		return -ENOLCK;
+	return coord_in_vain(coord, core_try_limit(coord, flags & COORD_LOCK_SHORT));
+}
+
 /* What can be said at once: 1 means the request has to queue. */
 static int lock_at_once(struct coord_holding *holding, enum coord_mode mode, unsigned flags)
 {
@@ -211,8 +228,9 @@ static int lock_at_once(struct coord_holding *holding, enum coord_mode mode, uns
 	if (!lock->local && mode == COORD_SHARED &&
 		(lock->key.kind == COORD_LEADER || !(coord->session.can & COORD_CAN_SHARED)))
 		return lock->key.kind == COORD_LEADER ? -EINVAL : -EOPNOTSUPP;
-	if (!lock->local && !(flags & COORD_LOCK_WAIT) && !coord->session.connected)
-		return -ENOLCK;
+	int r = lock->local ? 0 : try_in_vain(coord, flags);
+	if (r < 0)
+		return r;
 	if (!held || !(flags & COORD_LOCK_ATOMIC))
 		return 1;
 	if (mode == COORD_SHARED) {
@@ -236,10 +254,9 @@ static void ticket_deadline(struct coord_ticket *ticket, unsigned flags)
 	coord_timer_stop(coord->loop, &ticket->timer);
 	if (ticket->wait)
 		return;
-	uint64_t limit = coord->config->timeout_ms;
-	if ((flags & COORD_LOCK_SHORT) && limit > SHORT_MS)
-		limit = SHORT_MS;
-	coord_timer_start(coord->loop, &ticket->timer, coord_now_ms(coord->loop) + limit);
+	ticket->brief = flags & COORD_LOCK_SHORT;
+	coord_timer_start(coord->loop, &ticket->timer,
+		coord_now_ms(coord->loop) + core_try_limit(coord, ticket->brief));
 }
 
 void coord_lock(struct coord_holding *holding, enum coord_mode mode, unsigned flags,
@@ -552,27 +569,58 @@ static void checks_lost(struct coord_holding *holding)
 	}
 }
 
-/* Every local holder of the grant is told that it lost, and the log why, where that is known. */
+enum { LOSS_LINES = 20 }; /* of what is lost at once */
+
+void core_losses_begin(struct coord *coord, int level, const char *why)
+{
+	coord->losses = (struct core_losses){.level = level, .why = why};
+}
+
+void core_losses_end(struct coord *coord)
+{
+	const struct core_losses *losses = &coord->losses;
+	if (losses->len > LOSS_LINES)
+		coord_log(losses->level, "... and %" PRIu32 " more were lost: %s",
+			losses->len - LOSS_LINES, losses->why);
+	coord->losses = (struct core_losses){0};
+}
+
+/* pid held it, and others beside it. */
+static void log_loss(const struct core_lock *lock, const char *why, uint32_t pid, uint32_t others)
+{
+	struct core_losses *losses = &lock->coord->losses;
+	char name[COORD_NAME_MAX + 1], more[32] = "";
+	if (losses->why && ++losses->len > LOSS_LINES)
+		return;
+	if (coord_name_encode(lock->key.name, name) < 0)
+		return;
+	if (others)
+		snprintf(more, sizeof(more), " and %" PRIu32 " more", others);
+	coord_log(losses->why ? losses->level : LOG_WARNING,
+		"%s %s was lost: %s (held by process %" PRIu32 "%s)",
+		lock->key.kind == COORD_LEADER ? "the leadership of group" : "lock", name, why, pid,
+		more);
+}
+
+/* Every local holder of the grant is told that it lost, and then the log. */
 static void holders_lost(struct core_lock *lock, const char *why)
 {
 	struct coord *coord = lock->coord;
-	char name[COORD_NAME_MAX + 1];
-	if (!coord_list_empty(&lock->holders) && !coord->stopping &&
-		coord_name_encode(lock->key.name, name) == 0)
-		coord_log(LOG_WARNING, "%s %s was lost%s",
-			lock->key.kind == COORD_LEADER ? "the leadership of group" : "lock", name,
-			why);
+	uint32_t pid = 0, told = 0;
 	while (!coord_list_empty(&lock->holders)) {
 		struct coord_holding *holding =
 			coord_container(lock->holders.next, struct coord_holding, hlink);
 		if (lock->upgrader && lock->upgrader->holding == holding)
 			core_ticket_answer(lock->upgrader, -EIO);
+		pid = told++ ? pid : holding->pid;
 		core_holding_drop(holding, COORD_HOLDING_LOST);
 		if (holding->checks > 0)
 			checks_lost(holding);
 		if (holding->told && coord->notices.lost)
 			coord->notices.lost(coord->user, holding);
 	}
+	if (told)
+		log_loss(lock, why, pid, told - 1);
 }
 
 int coord_lock_break(struct coord *coord, enum coord_kind kind, struct coord_bytes name,
@@ -585,7 +633,7 @@ int coord_lock_break(struct coord *coord, enum coord_kind kind, struct coord_byt
 		if (!req)
 			return -ENOMEM;
 		coord->counters.losses++;
-		holders_lost(lock, ": it was broken");
+		holders_lost(lock, "it was broken");
 		core_views_touch(coord, kind, name);
 		core_lock_release_grant(lock);
 		core_lock_later(lock);
@@ -611,9 +659,12 @@ void core_locks_grant_lost(struct core_grant *grant)
 	bool held = !coord_list_empty(&lock->holders);
 	lock->grant = NULL;
 	core_views_touch(lock->coord, lock->key.kind, lock->key.name);
-	holders_lost(lock, grant->gone   ? ": it was broken, or the server forgot it"
-			   : grant->late ? ": its lease was not renewed in time"
-					 : "");
+	bool late = grant->late || (!grant->gone && core_grant_over(grant));
+	const char *why = lock->coord->losses.why;
+	if (!why)
+		why = late ? "its lease was not renewed in time"
+			   : "it was broken, or the server forgot it";
+	holders_lost(lock, why);
 	/* What is left of it in the backend goes too; after the end of a session there is nothing. */
 	if (held && !grant->gone && core_grant_over(grant)) {
 		lock->coord->session.holder_told_ms = coord_now_ms(lock->coord->loop);
@@ -661,15 +712,17 @@ void core_locks_resume(struct coord *coord)
 
 void core_locks_stop(struct coord *coord)
 {
+	core_losses_begin(coord, LOG_NOTICE, "the mount is ending");
 	for (struct coord_node *node = NULL; (node = coord_table_next(&coord->locks, node));) {
 		struct core_lock *lock = (struct core_lock *)node;
 		struct coord_ticket *ticket, *next;
 		coord_list_each_safe (ticket, next, &lock->tickets, link)
 			core_ticket_answer(ticket, -ESHUTDOWN);
 		if (!lock->local)
-			holders_lost(lock, "");
+			holders_lost(lock, coord->losses.why);
 		core_lock_later(lock);
 	}
+	core_losses_end(coord);
 }
 
 bool core_locks_idle(const struct coord *coord)

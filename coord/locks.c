@@ -134,6 +134,8 @@ void core_ticket_timer(struct coord_timer *timer)
 {
 	struct coord_ticket *ticket = coord_container(timer, struct coord_ticket, timer);
 	struct core_lock *lock = ticket->holding->lock;
+	if (!ticket->wait && !lock->local)
+		coord_unanswered(lock->coord, core_try_limit(lock->coord, ticket->brief));
 	core_ticket_answer(ticket, core_away(lock->coord));
 	core_lock_later(lock);
 }

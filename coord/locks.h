@@ -40,6 +40,7 @@ struct coord_ticket {
 	uint64_t place : 48; /* in the order of arrival */
 	uint64_t mode : 8; /* enum coord_mode */
 	bool wait : 1, live : 1;
+	bool brief : 1; /* a try that has a second at most */
 	struct coord_list waits; /* live requests; empty: only the place is kept */
 	struct coord_timer timer; /* the deadline of a try, or the end of a kept place */
 };
@@ -105,6 +106,8 @@ void core_lock_again(struct coord_timer *timer);
 void core_pump_task(struct coord_task *task);
 enum coord_mode core_lock_mode(const struct core_lock *lock);
 
+/* How long a try may take. */
+uint64_t core_try_limit(const struct coord *, bool brief);
 void core_ticket_timer(struct coord_timer *timer);
 
 #endif

@@ -8,8 +8,8 @@
 #include <stdio.h>
 #include <syslog.h>
 
-int coord_log_level = LOG_INFO;
-static void (*log_sink)(int level, const char *text);
+_Atomic int coord_log_level = LOG_INFO;
+static void (*_Atomic log_sink)(int level, const char *text);
 
 static void log_stderr(int level, const char *text)
 {
@@ -37,6 +37,7 @@ void coord_log(int level, const char *format, ...)
 	for (char *p = text; *p; p++)
 		if ((unsigned char)*p < 0x20 || *p == 0x7f)
 			*p = ' ';
-	(log_sink ? log_sink : log_stderr)(level, text);
+	void (*sink)(int, const char *) = log_sink;
+	(sink ? sink : log_stderr)(level, text);
 	errno = saved_errno;
 }

@@ -23,6 +23,7 @@ struct membership {
 	struct core_grant *grant; /* joined */
 	struct core_grant *pending; /* being joined */
 	struct coord_op *op;
+	uint64_t sent_ms; /* when the join left of which nothing is known */
 	struct coord_list queue; /* member_req */
 	struct coord_bytes data; /* as joined; owned */
 	uint32_t uid;
@@ -226,6 +227,9 @@ static bool is_left_for_good(struct membership *membership)
 	return !coord_list_empty(&membership->queue) && first_req(membership)->for_good;
 }
 
+static void settle_done(struct coord_op *op, void *user);
+static void rejoin_done(struct coord_op *op, void *user);
+
 static void op_start(struct membership *membership, enum coord_call call, struct core_grant *grant,
 	struct coord_bytes data, unsigned flags, void (*fn)(struct coord_op *, void *user))
 {
@@ -236,7 +240,7 @@ static void op_start(struct membership *membership, enum coord_call call, struct
 		if (membership->pending)
 			core_grant_free(membership->pending);
 		membership->pending = NULL;
-		if (!(flags & COORD_OP_REPLACE_STALE))
+		if (fn != rejoin_done)
 			request_end(membership, -ENOMEM);
 		return;
 	}
@@ -245,9 +249,9 @@ static void op_start(struct membership *membership, enum coord_call call, struct
 		op->grant = &grant->grant;
 		op->epoch = grant->grant.epoch;
 	}
-	const struct member_req *mreq =
-		flags & COORD_OP_REPLACE_STALE ? NULL : first_req(membership);
-	if (mreq && mreq->req && !mreq->for_good)
+	const struct member_req *mreq = fn == rejoin_done ? NULL : first_req(membership);
+	/* What became of a join has to be known however late: else there would be a member that nobody knows of. */
+	if (mreq && mreq->req && !mreq->for_good && fn != settle_done)
 		op->deadline_ms = mreq->req->deadline.due_ms;
 	membership->op = op;
 	core_op_start(op, fn, membership);
@@ -255,7 +259,7 @@ static void op_start(struct membership *membership, enum coord_call call, struct
 
 static void join_done(struct coord_op *op, void *user);
 
-static void join_start(struct membership *membership, struct coord_bytes data)
+static void join_start(struct membership *membership, struct coord_bytes data, unsigned flags)
 {
 	if (!membership->pending)
 		membership->pending = core_grant_new(membership->coord,
@@ -266,7 +270,7 @@ static void join_start(struct membership *membership, struct coord_bytes data)
 			request_end(membership, -ENOMEM);
 		return;
 	}
-	op_start(membership, COORD_CALL_MEMBER_JOIN, membership->pending, data, 0, join_done);
+	op_start(membership, COORD_CALL_MEMBER_JOIN, membership->pending, data, flags, join_done);
 }
 
 /* Of an attempt with an unknown end: it was ours if the stored owner is. */
@@ -278,7 +282,16 @@ static void settle_done(struct coord_op *op, void *user)
 	int status = op->status;
 	if (status == 0 && (!op->rows || memcmp(op->rows->owner, grant->grant.owner, 16) != 0))
 		status = -EEXIST;
+	/* What belongs to a connection may be that of the one before, and end with it: joined by this one. */
+	bool of_connection = membership->coord->driver->loss[COORD_MEMBER] == COORD_LOSS_CONNECTION;
+	if (status == 0 && of_connection) {
+		core_op_free(op);
+		join_start(membership, first_req(membership)->data, COORD_OP_REPLACE_STALE);
+		return;
+	}
 	if (status == 0) {
+		/* To look at it has not made its lease longer. */
+		op->sent_ms = membership->sent_ms;
 		membership->pending = NULL;
 		membership_joined(membership, grant, op, first_req(membership));
 	}
@@ -286,7 +299,7 @@ static void settle_done(struct coord_op *op, void *user)
 	if (status ==
 		-ENOENT) { /* it had no effect, or not any more: once more, with the same owner */
 		grant->gone = false;
-		join_start(membership, first_req(membership)->data);
+		join_start(membership, first_req(membership)->data, 0);
 		return;
 	}
 	if (membership->pending)
@@ -354,6 +367,7 @@ static void join_done(struct coord_op *op, void *user)
 	}
 	if (core_transient(status) && op->sent != COORD_SENT_ANSWERED &&
 		op->epoch == coord->session.epoch) {
+		membership->sent_ms = op->sent_ms;
 		core_op_free(op);
 		op_start(membership, COORD_CALL_MEMBER_GET, NULL, (struct coord_bytes){0}, 0,
 			settle_done);
@@ -464,7 +478,7 @@ static void request_start(struct membership *membership, struct member_req *mreq
 		op_start(membership, COORD_CALL_MEMBER_UPDATE, membership->grant, mreq->data, 0,
 			update_done);
 	else if (!mreq->leave)
-		join_start(membership, mreq->data);
+		join_start(membership, mreq->data, 0);
 	else if (membership->grant)
 		op_start(membership, COORD_CALL_MEMBER_LEAVE, membership->grant, none, 0,
 			leave_done);

@@ -21,7 +21,7 @@ enum {
 	CHUNK_MIN = 4096,
 	SPARE_MAX = 64,
 	PAUSE_MS = 50, /* before trying again while connected */
-	PROBE_MS = 1000, /* one request in so long is let through to a backend that timed out */
+	PROBE_MS = 1000, /* until one more request is let through to a backend that timed out */
 };
 
 struct coord_chunk {
@@ -420,7 +420,7 @@ static void op_deliver(struct coord_task *task)
 		op->sent = COORD_SENT_UNKNOWN;
 	}
 	if (!core_transient(op->status))
-		coord->stalled = false;
+		core_answered(coord);
 	if (op->sent == COORD_SENT_UNKNOWN)
 		core->unknown = true;
 	if (op->call == COORD_CALL_GROUP_CREATE || op->call == COORD_CALL_GROUP_DELETE)
@@ -459,22 +459,29 @@ void core_ops_timer(struct coord_timer *timer)
 	ops_resume(coord_container(timer, struct coord, ops_timer));
 }
 
+static struct coord_op_core *first_queued(struct coord *coord)
+{
+	for (size_t i = 0; i < CORE_QUEUES; i++)
+		if (!coord_list_empty(&coord->queued[i]))
+			return coord_container(coord->queued[i].next, struct coord_op_core, link);
+	return NULL;
+}
+
 void core_ops_flush(struct coord *coord, int status)
 {
+	struct coord_op_core *core;
 	ops_resume(coord);
-	for (size_t i = 0; i < CORE_QUEUES; i++)
-		while (!coord_list_empty(&coord->queued[i])) {
-			struct coord_op_core *core =
-				coord_container(coord->queued[i].next, struct coord_op_core, link);
-			coord_list_remove(&core->link);
-			core->state = CORE_OP_DONE;
-			core->op.status = status;
-			core->op.sent = COORD_SENT_NO;
-			if (core->fn)
-				core->fn(&core->op, core->user);
-			else
-				core_op_free(&core->op);
-		}
+	/* What one is answered may lead to another: a lock of which nothing is known to a release. */
+	while ((core = first_queued(coord))) {
+		coord_list_remove(&core->link);
+		core->state = CORE_OP_DONE;
+		core->op.status = status;
+		core->op.sent = COORD_SENT_NO;
+		if (core->fn)
+			core->fn(&core->op, core->user);
+		else
+			core_op_free(&core->op);
+	}
 }
 
 /* ---- requests ---- */
@@ -519,14 +526,25 @@ void core_req_answer_later(struct coord_req *req, int status)
 	coord_loop_defer(req->coord->loop, &req->task);
 }
 
+void core_answered(struct coord *coord)
+{
+	coord->stalled = coord->slow = false;
+}
+
+void coord_unanswered(struct coord *coord, uint64_t limit_ms)
+{
+	coord->slow = true;
+	coord->stalled = coord->stalled || limit_ms >= coord->config->timeout_ms;
+	coord->probe_ms = coord_now_ms(coord->loop) + PROBE_MS;
+}
+
 static void req_deadline(struct coord_timer *timer)
 {
 	struct coord_req *req = coord_container(timer, struct coord_req, deadline);
 	struct coord *coord = req->coord;
 	if (req->fn || req->look_fn) {
 		coord->counters.timeouts++;
-		coord->stalled = true;
-		coord->probe_ms = coord_now_ms(coord->loop) + PROBE_MS;
+		coord_unanswered(coord, coord->config->timeout_ms);
 	}
 	core_req_answer(req, core_away(coord), NULL, 0);
 }
@@ -583,22 +601,34 @@ static void req_op_done(struct coord_op *op, void *user)
 	core_req_answer(req, op->status, op->status < 0 ? NULL : req->pages, req->pages_len);
 }
 
+/* Nobody has answered; does one more have to ask? Not while there is no connection: who makes a new one will
+ * tell. Nor while an answer is still to come, which will tell as well, unless it takes too long. */
+static bool probe_due(const struct coord *coord, uint64_t now)
+{
+	uint64_t due = coord->probe_ms + (coord->running_len ? coord->config->timeout_ms : 0);
+	return coord->session.connected && now >= due;
+}
+
+int coord_in_vain(const struct coord *coord, uint64_t limit_ms)
+{
+	const struct coord_session *session = &coord->session;
+	uint64_t now = coord_now_ms(coord->loop);
+	bool all = limit_ms >= coord->config->timeout_ms;
+	bool down = !session->connected && now >= session->down_ms + limit_ms;
+	if (!coord->ready || coord->stopped)
+		return 0;
+	if (!down && !coord->stalled && (all || !coord->slow))
+		return 0;
+	return probe_due(coord, now) ? 0 : core_away(coord);
+}
+
 bool core_req_refused(struct coord_req *req)
 {
 	struct coord *coord = req->coord;
-	if (coord->stopped) {
-		core_req_answer_later(req, -ESHUTDOWN);
-		return true;
-	}
-	if (!coord->stalled)
-		return false;
-	uint64_t now = coord_now_ms(coord->loop);
-	if (now >= coord->probe_ms) {
-		coord->probe_ms = now + PROBE_MS;
-		return false;
-	}
-	core_req_answer_later(req, core_away(coord));
-	return true;
+	int r = coord->stopped ? -ESHUTDOWN : coord_in_vain(coord, coord->config->timeout_ms);
+	if (r < 0)
+		core_req_answer_later(req, r);
+	return r < 0;
 }
 
 void core_req_start(struct coord_req *req, struct coord_op *op)

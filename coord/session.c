@@ -21,7 +21,7 @@ enum { BACKOFF_MIN_MS = 100, BACKOFF_MAX_MS = 5000, CLAIM_POLL_MS = 200 };
 enum { TELL_AGAIN_MS = 600000 };
 
 static void session_open(struct coord *coord, unsigned flags);
-static void session_lost(struct coord *coord);
+static void session_lost(struct coord *coord, const char *why);
 
 uint64_t core_grace_ms(uint64_t ttl_ms)
 {
@@ -210,8 +210,9 @@ void coord_grant_contended(struct coord_session *session, struct coord_key key,
 }
 
 /* Ends what this kind of loss takes with it. */
-static void grants_lost(struct coord *coord, bool all, enum coord_loss loss)
+static void grants_lost(struct coord *coord, bool all, enum coord_loss loss, const char *why)
 {
+	core_losses_begin(coord, LOG_WARNING, why);
 	for (;;) {
 		struct core_grant *grant, *found = NULL;
 		coord_list_each (grant, &coord->grants, link)
@@ -221,9 +222,10 @@ static void grants_lost(struct coord *coord, bool all, enum coord_loss loss)
 				break;
 			}
 		if (!found)
-			return;
+			break;
 		core_grant_lost(found);
 	}
+	core_losses_end(coord);
 }
 
 /* ---- what drivers ask of the session ---- */
@@ -278,11 +280,19 @@ static void session_lease(struct coord *coord, const struct coord_op *op)
 	coord_timer_start(coord->loop, &session->renew_timer, next > least ? next : least);
 }
 
+static void session_down(struct coord *coord)
+{
+	struct coord_session *session = &coord->session;
+	if (session->connected)
+		session->down_ms = coord_now_ms(coord->loop);
+	session->connected = false;
+}
+
 static void session_until(struct coord_timer *timer)
 {
 	struct coord *coord = coord_container(timer, struct coord, session.until_timer);
 	coord_log(LOG_ERR, "the session was not renewed in time: lost");
-	session_lost(coord);
+	session_lost(coord, "its lease was not renewed in time");
 }
 
 static void renew_done(struct coord_op *op, void *user)
@@ -294,7 +304,7 @@ static void renew_done(struct coord_op *op, void *user)
 		if (op->status == 0)
 			session_lease(coord, op);
 		else if (op->status == -ESTALE)
-			session_lost(coord);
+			session_lost(coord, "the session with the backend has ended");
 		else
 			coord_timer_start(coord->loop, &session->renew_timer,
 				coord_now_ms(coord->loop) + BACKOFF_MIN_MS);
@@ -350,7 +360,7 @@ static void session_opened(struct coord *coord, struct coord_op *op)
 	session->claim_until_ms = 0;
 	coord_timer_stop(coord->loop, &session->open_timer);
 	session_lease(coord, op);
-	coord->stalled = false;
+	core_answered(coord);
 	bool first = !coord->ready;
 	coord->ready = true;
 	if (!first)
@@ -519,7 +529,8 @@ void core_session_close(struct coord *coord)
 	coord_timer_stop(coord->loop, &session->until_timer);
 	coord_timer_stop(coord->loop, &session->reopen_timer);
 	coord_timer_stop(coord->loop, &session->farewell_timer);
-	session->open = session->connected = false;
+	session_down(coord);
+	session->open = false;
 	session->closing = true;
 	struct coord_op *op = core_op_new(coord, COORD_CALL_CLOSE,
 		(struct coord_key){.kind = COORD_LOCK}, COORD_BYTES(""), COORD_BYTES(""));
@@ -534,13 +545,13 @@ void core_session_close(struct coord *coord)
 }
 
 /* Final for the epoch: everything held is dead, and a new epoch begins. */
-static void session_lost(struct coord *coord)
+static void session_lost(struct coord *coord, const char *why)
 {
 	struct coord_session *session = &coord->session;
 	if (!session->open || session->closing || coord->stopping)
 		return;
 	core_set_state(coord, COORD_LOST);
-	grants_lost(coord, true, COORD_LOSS_LEASE);
+	grants_lost(coord, true, COORD_LOSS_LEASE, why);
 	uint64_t now_ms = coord_now_ms(coord->loop);
 	uint64_t close_ms = session->holder_told_ms + core_grace_ms(session->ttl_ms);
 	if (session->holder_told_ms == 0 || now_ms >= close_ms) {
@@ -549,7 +560,7 @@ static void session_lost(struct coord *coord)
 	}
 	/* The close would let others in at once, while those who were told just now still stop their work. */
 	session->closing = true;
-	session->connected = false;
+	session_down(coord);
 	coord_timer_stop(coord->loop, &session->renew_timer);
 	coord_timer_stop(coord->loop, &session->until_timer);
 	coord_timer_start(coord->loop, &session->farewell_timer, close_ms);
@@ -565,9 +576,10 @@ void coord_session_event(struct coord_session *session, uint32_t epoch, enum coo
 		if (!session->connected)
 			return;
 		coord_log(LOG_WARNING, "the connection to the backend is down");
-		session->connected = false;
+		session_down(coord);
 		core_set_state(coord, COORD_SUSPENDED);
-		grants_lost(coord, false, COORD_LOSS_CONNECTION);
+		grants_lost(coord, false, COORD_LOSS_CONNECTION,
+			"the connection to the backend is down");
 		break;
 	case COORD_EVENT_CONNECTED:
 		if (session->connected)
@@ -575,7 +587,7 @@ void coord_session_event(struct coord_session *session, uint32_t epoch, enum coo
 		coord_log(LOG_NOTICE, "the connection to the backend is back");
 		session->connected = true;
 		session->refused = false;
-		coord->stalled = false;
+		core_answered(coord);
 		coord->counters.reconnects++;
 		core_set_state(coord, COORD_CONNECTED);
 		if (core_leased(coord))
@@ -591,7 +603,7 @@ void coord_session_event(struct coord_session *session, uint32_t epoch, enum coo
 		break;
 	case COORD_EVENT_EXPIRED:
 		coord_log(LOG_ERR, "the session with the backend has ended: lost");
-		session_lost(coord);
+		session_lost(coord, "the session with the backend has ended");
 		break;
 	}
 }

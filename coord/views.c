@@ -316,7 +316,7 @@ static int look(struct coord *coord, enum coord_kind kind, struct coord_bytes na
 	req->look_fn = fn;
 	if (ret_req)
 		*ret_req = req;
-	if (kind == COORD_GROUP && core_req_refused(req))
+	if (core_req_refused(req))
 		return 0;
 	struct view *view = view_get(coord, kind, name);
 	if (!view) {

@@ -33,6 +33,8 @@ static void call_interrupt(fuse_req_t req, void *user)
 static void call_limit(struct coord_timer *timer)
 {
 	struct fs_call *call = coord_container(timer, struct fs_call, limit);
+	if (!call->interrupted)
+		coord_unanswered(call->fs->coord, FS_SHORT_MS);
 	if (call->late_fn)
 		call->late_fn(call);
 	else
@@ -118,8 +120,11 @@ void fs_call_changing(struct fs_call *call)
 
 bool fs_call_short(struct fs_call *call)
 {
-	if (coord_state(call->fs->coord) == COORD_SUSPENDED) {
-		fs_call_error(call, EHOSTDOWN);
+	int r = coord_state(call->fs->coord) == COORD_SUSPENDED
+			? -EHOSTDOWN
+			: coord_in_vain(call->fs->coord, FS_SHORT_MS);
+	if (r < 0) {
+		fs_call_error(call, r);
 		return false;
 	}
 	fs_call_limit(call, FS_SHORT_MS, ETIMEDOUT);

@@ -19,6 +19,7 @@
 #include "coord/driver.h"
 #include "fs/checks.h"
 #include "fs/mountinfo.h"
+#include "fs/runfile.h"
 
 #define ANSWER_MS 2000 /* a daemon that lives answers in less */
 
@@ -125,13 +126,26 @@ static int detach_dead(const char *path)
 	return r;
 }
 
+/* A daemon that lives is there; r: what it answered. */
+static void log_occupied(const char *path, int r)
+{
+	int32_t pid = r == -ETIMEDOUT ? fs_runfile_daemon(path) : 0;
+	if (pid)
+		coord_log(LOG_ERR,
+			"%s: a tree is mounted there already, and its daemon (pid %d) does not "
+			"answer; to end it: kill -9 %d, then mount again",
+			path, pid, pid);
+	else
+		coord_log(LOG_ERR, "%s: a tree is mounted there already%s", path,
+			r == -ETIMEDOUT ? ", and its daemon does not answer" : "");
+}
+
 int fs_check_mountpoint(const char *path)
 {
 	for (int i = 0; i < 16 && fs_check_is_tree(path); i++) {
 		int r = ask_daemon(path);
 		if (!is_dead(r)) {
-			coord_log(LOG_ERR, "%s: a tree is mounted there already%s", path,
-				r == -ETIMEDOUT ? ", and its daemon does not answer" : "");
+			log_occupied(path, r);
 			return -EBUSY;
 		}
 		r = detach_dead(path);

@@ -35,6 +35,10 @@ static void leader_create(
 		fs_flock_excl(call);
 		return;
 	}
+	if (coord_in_vain(call->fs->coord, FS_SHORT_MS) < 0) {
+		fs_held_created(call);
+		return;
+	}
 	call->late_fn = fs_held_created;
 	fs_call_limit(call, FS_SHORT_MS, 0);
 	fs_call_started(call, coord_group_look(call->fs->coord, call->inode->name, group_seen, call,

@@ -139,6 +139,13 @@ static void lookup_looked(void *user, int status, const struct coord_lock_info *
 		lookup_end(call, info);
 }
 
+/* To have the answer at once that would come when the second is over. */
+static bool nobody_answers(const struct fs *fs)
+{
+	return coord_state(fs->coord) == COORD_SUSPENDED ||
+	       coord_in_vain(fs->coord, FS_SHORT_MS) < 0;
+}
+
 static void lookup(struct fs_call *call)
 {
 	enum coord_kind kind = kind_of(call->inode->kind);
@@ -149,7 +156,7 @@ static void lookup(struct fs_call *call)
 		return;
 	}
 	bool lock = kind == COORD_LOCK;
-	if (r == -EINVAL || (lock && coord_state(call->fs->coord) == COORD_SUSPENDED))
+	if (r == -EINVAL || (lock && nobody_answers(call->fs)))
 		r = -ENOENT;
 	if (lock)
 		fs_call_limit(call, FS_SHORT_MS, ENOENT);
@@ -233,7 +240,9 @@ void fs_held_getattr(fuse_req_t req, struct fs_inode *inode)
 		return;
 	}
 	int r = coord_lock_peek(fs->coord, kind, inode->name, &info);
-	if (r == 0) {
+	if (r < 0)
+		info = (struct coord_lock_info){0};
+	if (r == 0 || coord_in_vain(fs->coord, FS_SHORT_MS) < 0) {
 		info_attr(fs, inode, &info, &attr);
 		fs_reply_attr(req, inode, &attr);
 		return;

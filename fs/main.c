@@ -28,6 +28,7 @@
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <syslog.h>
 
@@ -35,6 +36,7 @@
 #include "coord/loop_uv.h"
 #include "fs/checks.h"
 #include "fs/fs.h"
+#include "fs/log.h"
 #include "fs/options.h"
 #include "fs/runfile.h"
 #include "fs/usage.h"
@@ -60,6 +62,8 @@ struct daemon {
 	struct coord_signal *signals[SIGNALS];
 	struct coord_timer start_timer;
 	uint64_t asked_ms; /* BOOTTIME when the start was asked for */
+	int pidfd; /* of the daemon before, while its end is awaited; else -1 */
+	struct coord_fd *pidfd_watch;
 	bool has_predecessor, is_said; /* it did not end in time; that it is waited for */
 	int parent; /* socket to the parent, -1: foreground, or told */
 	struct coord_fd *parent_watch;
@@ -67,22 +71,6 @@ struct daemon {
 	bool has_started, is_ready, is_stopping, has_stopped;
 	bool is_deserted; /* by the parent, perhaps for a signal that we get too */
 };
-
-/* ---- Logging ---- */
-
-static void log_to_stderr(int level, const char *text)
-{
-	static const char *const prefix[] = {"", "", "", "", "warning: ", "", "", "debug: "};
-	dprintf(STDERR_FILENO, "mount.tooz: %s%s\n", prefix[level & 7], text);
-}
-
-/* There may be many daemons: each of its lines begins with the mount point. */
-static const char *log_mountpoint;
-
-static void log_to_syslog(int level, const char *text)
-{
-	syslog(level, "%s: %s", log_mountpoint, text);
-}
 
 /* ---- Secrets ---- */
 
@@ -138,10 +126,6 @@ static void point_to_null(void)
 /* Returns false when the parent is gone. */
 static bool go_to_background(struct daemon *d)
 {
-	openlog("toozfs", LOG_PID, LOG_DAEMON);
-	log_mountpoint = d->mountpoint;
-	coord_log_to(log_to_syslog);
-	coord_log_level = d->command->verbose ? LOG_DEBUG : LOG_INFO;
 	setsid();
 	/* Before telling: whoever reads our output through a pipe waits for its end. */
 	point_to_null();
@@ -228,6 +212,12 @@ static void on_kernel_ready(void *user)
 	struct daemon *d = user;
 	if (d->is_stopping)
 		return;
+	int r = fs_log_start(d->mountpoint, d->command->foreground);
+	if (r < 0) {
+		coord_log(LOG_ERR, "%s: cannot start the log: %s", d->mountpoint, strerror(-r));
+		fail(d, FS_EXIT_SYSTEM);
+		return;
+	}
 	if (!d->command->foreground && !go_to_background(d)) {
 		fail(d, FS_EXIT_USER);
 		return;
@@ -305,22 +295,68 @@ static int check(struct daemon *d)
 	return FS_EXIT_OK;
 }
 
-/* umount(8) returns before the daemon has let go of its member id, so that this one waits for that one, for
- * as long as nothing is mounted there and the time-out lasts. */
+static void forget_predecessor(struct daemon *d)
+{
+	coord_fd_stop(d->pidfd_watch);
+	d->pidfd_watch = NULL;
+	if (d->pidfd >= 0)
+		close(d->pidfd);
+	d->pidfd = -1;
+}
+
+static void on_predecessor_end(void *user, int status)
+{
+	struct daemon *d = user;
+	forget_predecessor(d);
+	if (!d->is_stopping)
+		coord_timer_start(d->loop, &d->start_timer, coord_now_ms(d->loop));
+}
+
+/* One that is killed lets go of its files one by one, and of all of them only when it has ended. Its pid is
+ * still its own if it still has its file after the pidfd was opened. */
+static void watch_predecessor(struct daemon *d)
+{
+	int32_t pid = d->pidfd < 0 ? fs_runfile_daemon(d->mountpoint) : 0;
+	if (!pid)
+		return;
+	d->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+	if (d->pidfd < 0)
+		return;
+	if (fs_runfile_daemon(d->mountpoint) != pid ||
+		coord_fd_watch(d->loop, d->pidfd, on_predecessor_end, d, &d->pidfd_watch) < 0)
+		forget_predecessor(d);
+}
+
+/* Looks again and again, for what is waited for may mount a tree, too. */
+static void wait_on(struct daemon *d, uint64_t now)
+{
+	if (!d->is_said && now >= d->asked_ms + PATIENCE_MS) {
+		coord_log(LOG_WARNING, "%s: waiting for the daemon that served it before to end",
+			d->mountpoint);
+		d->is_said = true;
+	}
+	coord_timer_start(d->loop, &d->start_timer, now + LOOK_MS);
+}
+
+/* umount(8) returns before the daemon has let go of its member id, and so does kill(1), so that this one waits
+ * for that one, for as long as no living tree is mounted there and the time-out lasts. */
 static void start(struct coord_timer *timer)
 {
 	struct daemon *d = coord_container(timer, struct daemon, start_timer);
-	uint64_t now = coord_now_ms(d->loop), until = d->asked_ms + d->config->timeout_ms;
-	d->has_predecessor = fs_runfile_is_held(d->mountpoint);
-	if (d->has_predecessor && now < until && !fs_check_is_tree(d->mountpoint)) {
-		if (!d->is_said && now >= d->asked_ms + PATIENCE_MS)
-			coord_log(LOG_WARNING,
-				"%s: waiting for the daemon that served it before to end",
-				d->mountpoint);
-		d->is_said = now >= d->asked_ms + PATIENCE_MS;
-		coord_timer_start(d->loop, timer, now + LOOK_MS);
+	uint64_t until = d->asked_ms + d->config->timeout_ms;
+	watch_predecessor(d);
+	if (fs_check_is_tree(d->mountpoint) && fs_check_mountpoint(d->mountpoint) < 0) {
+		d->exit_code = FS_EXIT_MOUNT;
+		end(d);
 		return;
 	}
+	d->has_predecessor = fs_runfile_is_held(d->mountpoint);
+	uint64_t now = coord_now_ms(d->loop);
+	if ((d->has_predecessor || d->pidfd >= 0) && now < until) {
+		wait_on(d, now);
+		return;
+	}
+	forget_predecessor(d);
 	d->exit_code = check(d);
 	if (d->exit_code == FS_EXIT_OK) {
 		d->has_started = true;
@@ -404,6 +440,7 @@ static void take_down(struct daemon *d)
 		coord_timer_stop(d->loop, &d->start_timer);
 	coord_fd_stop(d->parent_watch);
 	d->parent_watch = NULL;
+	forget_predecessor(d);
 	if (all) {
 		fs_free(d->fs);
 		if (d->coord)
@@ -447,6 +484,7 @@ static int serve(struct daemon *d)
 	}
 	int code = d->exit_code;
 	take_down(d);
+	fs_log_stop();
 	tell_parent(d, code);
 	free(d->mountpoint);
 	return code;
@@ -645,7 +683,7 @@ static int mount_tree(struct fs_command *command, int argc, char **argv)
 		return FS_EXIT_MOUNT;
 	}
 	_cleanup_free_ char *make = NULL;
-	struct daemon d = {.command = command, .parent = -1};
+	struct daemon d = {.command = command, .parent = -1, .pidfd = -1};
 	int code = parse_url(&d, &make);
 	hide_secrets(&d, argc, argv);
 	if (code == FS_EXIT_OK)
@@ -721,13 +759,11 @@ int main(int argc, char **argv)
 	set_standards();
 	keep_secrets();
 	keep_memory();
-	coord_log_to(log_to_stderr);
-	coord_log_level = LOG_WARNING;
+	fs_log_init(false, false);
 	struct fs_command command;
 	int code = FS_EXIT_USAGE;
 	int r = fs_command_parse(argc, argv, &command);
-	if (command.verbose || command.foreground)
-		coord_log_level = command.verbose ? LOG_DEBUG : LOG_INFO;
+	fs_log_init(command.verbose, command.foreground);
 	if (r == 0)
 		code = act(&command, argc, argv);
 	else if (r == -ENOMEM)

@@ -4,10 +4,17 @@
  *
  * What is remembered of a process is a trace: pid and start time, process group, session, uid; of whoever
  * opened the handle, and of whoever locked it last. At a loss a worker walks /proc for processes that have
- * the inode open (fdinfo: ino, and a mnt_id that their own mountinfo says is this mount) and that
- * match a trace: of its uid, and the process itself, of its group or session, or its descendant. Never a
- * process that is blocked in a lock request here. Nothing is asked of the mount itself, which would
- * deadlock. fdinfo does not show which handle it is, so this is an approximation.
+ * the inode open, in whatever mount namespace, and that match a trace: of its uid, and the process itself,
+ * its descendant, or of its group or session. Never a process that is blocked in a lock request here.
+ *
+ * fdinfo does not show which handle a descriptor is, so this is an approximation, and those who opened a
+ * handle of the same inode that lost nothing (the next in a queue, in the same script) are told from those
+ * who lost one by descent: of a process and its ancestors the nearest decides that opened or took either.
+ * Only where nobody did do group and session count.
+ *
+ * Whether a descriptor is of this mount is asked of statx(2) with AT_STATX_DONT_SYNC, which FUSE answers
+ * from what the kernel knows (fuse_update_get_attr in its fs/fuse/dir.c): anything else would ask this
+ * daemon, which waits for the walk when it ends.
  *
  * Losses of one turn of the loop are one walk.
  */
@@ -18,16 +25,37 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <linux/kcmp.h>
 #include <stdio.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <syslog.h>
 
 #include "coord/worker.h"
 
+#define DEPTH_MAX 64 /* ancestors to look at */
+#define FDS_MAX 32 /* descriptors of one inode in one process to compare */
+
 struct target {
 	uint64_t ino;
+	struct fs_inode *inode; /* referenced; until the walk is submitted */
 	char path[COORD_NAME_MAX + 16]; /* below the mount point, for the log */
 	struct fs_trace traces[2]; /* pid 0: none */
+	bool found; /* somebody was signalled for it */
+};
+
+/* Who opened a handle that lost nothing, of an inode of which another did. */
+struct bystander {
+	uint64_t ino;
+	int32_t pid;
+	uint64_t start;
+};
+
+/* Who is to be signalled. */
+struct victim {
+	int32_t pid;
+	uint64_t start;
+	const struct target *target;
 };
 
 struct walk {
@@ -35,14 +63,19 @@ struct walk {
 	struct fs_onloss *onloss;
 	struct target *targets; /* by ino */
 	size_t targets_len, targets_size;
+	struct bystander *bystanders; /* by ino, then pid */
+	size_t bystanders_len;
+	struct victim *victims;
+	size_t victims_len, victims_size;
 	int32_t *waiting; /* threads in lock requests, ascending */
 	size_t waiting_len;
+	bool over; /* the kernel has closed the files: that nobody has them is no news */
 };
 
 struct fs_onloss {
 	struct fs *fs;
 	int signum;
-	char device[32]; /* of the mount, "0:45" */
+	unsigned major, minor; /* of the mount */
 	struct coord_worker *worker;
 	struct coord_task task;
 	struct walk *next; /* gathers until the end of the turn */
@@ -106,29 +139,29 @@ struct fs_trace *fs_trace_new(struct fs *fs, int32_t pid, uint32_t uid)
 	return copy;
 }
 
-/* Is that mount, in that process' view, ours? */
-static bool is_our_mount(const struct fs_onloss *onloss, int32_t pid, unsigned mnt_id)
+/* A thread opened or locked: the process is what descriptors and children belong to. */
+static void trace_to_process(struct fs_trace *trace)
 {
-	char path[64];
-	char *line = NULL;
-	size_t size = 0;
-	bool ours = false;
-	snprintf(path, sizeof(path), "/proc/%" PRId32 "/mountinfo", pid);
-	FILE *in = fopen(path, "re");
-	if (!in)
-		return false;
-	while (!ours && getline(&line, &size, in) > 0) {
-		unsigned id;
-		char device[32];
-		ours = sscanf(line, "%u %*u %31s", &id, device) == 2 && id == mnt_id &&
-		       !strcmp(device, onloss->device);
-	}
-	free(line);
-	fclose(in);
-	return ours;
+	char path[64], text[4096];
+	struct fs_trace now;
+	int32_t tgid;
+	snprintf(path, sizeof(path), "/proc/%" PRId32 "/status", trace->pid);
+	if (!trace->pid || read_file(path, text, sizeof(text)) < 0)
+		return;
+	const char *at = strstr(text, "\nTgid:");
+	if (!at || sscanf(at + 6, "%" SCNd32, &tgid) != 1 || tgid == trace->pid)
+		return;
+	if (fs_trace_read(trace->pid, &now, NULL) < 0 || now.start != trace->start ||
+		fs_trace_read(tgid, &now, NULL) < 0)
+		return;
+	trace->pid = tgid;
+	trace->start = now.start;
 }
 
-static const struct target *target_find(const struct walk *walk, uint64_t ino)
+/* ---- Descriptors ---- */
+
+/* The first target of that inode, or NULL. */
+static struct target *target_find(const struct walk *walk, uint64_t ino)
 {
 	size_t low = 0, high = walk->targets_len;
 	while (low < high) {
@@ -142,24 +175,60 @@ static const struct target *target_find(const struct walk *walk, uint64_t ino)
 									: NULL;
 }
 
-/* What one descriptor refers to; NULL: nothing that was lost. */
-static const struct target *fd_target(const struct walk *walk, int32_t pid, const char *fd)
+/* The inode's number, whatever file system it is of; 0: unknown. */
+static uint64_t fd_ino(int32_t pid, const char *fd)
 {
 	char path[96], text[512];
-	unsigned mnt_id = 0;
-	uint64_t ino = 0;
 	snprintf(path, sizeof(path), "/proc/%" PRId32 "/fdinfo/%.16s", pid, fd);
 	if (read_file(path, text, sizeof(text)) < 0)
-		return NULL;
-	const char *at = strstr(text, "mnt_id:");
-	if (at)
-		mnt_id = (unsigned)strtoul(at + 7, NULL, 10);
-	at = strstr(text, "\nino:");
-	if (at)
-		ino = strtoull(at + 5, NULL, 10);
-	const struct target *target = at ? target_find(walk, ino) : NULL;
-	return target && is_our_mount(walk->onloss, pid, mnt_id) ? target : NULL;
+		return 0;
+	const char *at = strstr(text, "\nino:");
+	return at ? strtoull(at + 5, NULL, 10) : 0;
 }
+
+/* The mount need not be in that process' mount namespace, nor mounted any more. */
+static bool fd_is_ours(const struct walk *walk, int32_t pid, const char *fd, uint64_t ino)
+{
+	char path[96];
+	struct statx stx;
+	snprintf(path, sizeof(path), "/proc/%" PRId32 "/fd/%.16s", pid, fd);
+	if (statx(AT_FDCWD, path, AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, STATX_INO, &stx))
+		return false;
+	return stx.stx_dev_major == walk->onloss->major &&
+	       stx.stx_dev_minor == walk->onloss->minor && stx.stx_ino == ino;
+}
+
+static bool is_same_file(int32_t pid, int a, int b)
+{
+	return syscall(SYS_kcmp, pid, pid, KCMP_FILE, a, b) == 0;
+}
+
+/* How many handles of the inode a process has open. */
+static size_t count_handles(const struct walk *walk, int32_t pid, uint64_t ino)
+{
+	char path[64];
+	const struct dirent *entry;
+	int fds[FDS_MAX];
+	size_t len = 0;
+	snprintf(path, sizeof(path), "/proc/%" PRId32 "/fdinfo", pid);
+	DIR *dir = opendir(path);
+	while (dir && len < FDS_MAX && (entry = readdir(dir))) {
+		if (!isdigit((unsigned char)*entry->d_name) || fd_ino(pid, entry->d_name) != ino ||
+			!fd_is_ours(walk, pid, entry->d_name, ino))
+			continue;
+		size_t i = 0;
+		fds[len] = atoi(entry->d_name);
+		while (i < len && !is_same_file(pid, fds[i], fds[len]))
+			i++;
+		if (i == len)
+			len++;
+	}
+	if (dir)
+		closedir(dir);
+	return len;
+}
+
+/* ---- Processes ---- */
 
 static bool uid_is(int32_t pid, uint32_t uid)
 {
@@ -173,25 +242,65 @@ static bool uid_is(int32_t pid, uint32_t uid)
 	       (real == uid || effective == uid);
 }
 
-static bool descends_from(int32_t parent, const struct fs_trace *trace)
+static int compare_bystanders(const void *a, const void *b)
 {
-	struct fs_trace now;
-	for (int depth = 0; parent > 1 && depth < 64; depth++) {
-		if (parent == trace->pid)
-			return true;
-		if (fs_trace_read(parent, &now, &parent) < 0)
-			return false;
-	}
-	return false;
+	const struct bystander *x = a, *y = b;
+	if (x->ino != y->ino)
+		return x->ino > y->ino ? 1 : -1;
+	return (x->pid > y->pid) - (x->pid < y->pid);
 }
 
-static bool matches(const struct fs_trace *now, int32_t parent, const struct fs_trace *trace)
+/* How many handles of the inode, of those that lost nothing, the process opened. */
+static size_t count_bystanding(const struct walk *walk, const struct fs_trace *now, uint64_t ino)
 {
-	if (!trace->pid || !uid_is(now->pid, trace->uid))
+	const struct bystander key = {.ino = ino, .pid = now->pid}, *found, *end;
+	size_t count = 0;
+	if (!walk->bystanders_len)
+		return 0;
+	end = walk->bystanders + walk->bystanders_len;
+	found = bsearch(
+		&key, walk->bystanders, walk->bystanders_len, sizeof(key), compare_bystanders);
+	while (found && found > walk->bystanders && !compare_bystanders(found - 1, &key))
+		found--;
+	for (; found && found < end && !compare_bystanders(found, &key); found++)
+		count += found->start == now->start;
+	return count;
+}
+
+static bool is_process(const struct fs_trace *now, const struct fs_trace *trace)
+{
+	return trace->pid && now->pid == trace->pid && now->start == trace->start;
+}
+
+/* Is the process to be signalled for this loss? Of itself and its ancestors the nearest that opened or took
+ * a handle decides. One that opened others may have, beside these, inherited the one that was lost: then
+ * those above it decide. */
+static bool matches(const struct walk *walk, const struct fs_trace *process, int32_t parent,
+	const struct target *target)
+{
+	const struct fs_trace none = {0};
+	struct fs_trace now = *process;
+	const struct fs_trace *traces[2];
+	for (int i = 0; i < 2; i++)
+		traces[i] = target->traces[i].pid && uid_is(now.pid, target->traces[i].uid)
+				    ? &target->traces[i]
+				    : &none;
+	if (!traces[0]->pid && !traces[1]->pid)
 		return false;
-	if (now->pid == trace->pid)
-		return now->start == trace->start;
-	return now->pgrp == trace->pgrp || now->sid == trace->sid || descends_from(parent, trace);
+	for (int depth = 0; depth < DEPTH_MAX; depth++) {
+		if (is_process(&now, traces[0]) || is_process(&now, traces[1]))
+			return true;
+		size_t others = count_bystanding(walk, &now, target->ino);
+		if (others && count_handles(walk, now.pid, target->ino) <= others)
+			return false;
+		if (parent <= 1 || fs_trace_read(parent, &now, &parent) < 0)
+			break;
+	}
+	for (int i = 0; i < 2; i++)
+		if (traces[i]->pid &&
+			(process->pgrp == traces[i]->pgrp || process->sid == traces[i]->sid))
+			return true;
+	return false;
 }
 
 static int compare_pids(const void *a, const void *b)
@@ -219,39 +328,76 @@ static bool is_waiting(const struct walk *walk, int32_t pid)
 	return found;
 }
 
-/* The pidfd was opened before anything was read about the process, so that it is the same one. */
-static void signal_if(const struct walk *walk, int pidfd, int32_t pid, const struct target *target)
+/* ---- Signalling ---- */
+
+static bool add_victim(struct walk *walk, const struct fs_trace *now, const struct target *target)
 {
-	struct fs_trace now;
-	int32_t parent;
-	if (fs_trace_read(pid, &now, &parent) < 0 || is_waiting(walk, pid))
-		return;
-	if (!matches(&now, parent, &target->traces[0]) &&
-		!matches(&now, parent, &target->traces[1]))
-		return;
-	if (syscall(SYS_pidfd_send_signal, pidfd, walk->onloss->signum, NULL, 0) == 0)
-		coord_log(LOG_NOTICE, "%s was lost: signal %d to process %" PRId32, target->path,
-			walk->onloss->signum, pid);
-	else if (errno != ESRCH)
-		coord_log(LOG_WARNING, "%s was lost, but process %" PRId32 ": %s", target->path,
-			pid, strerror(errno));
+	if (walk->victims_len == walk->victims_size) {
+		size_t size = walk->victims_size ? 2 * walk->victims_size : 8;
+		struct victim *victims = realloc(walk->victims, size * sizeof(*victims));
+		if (!victims) {
+			coord_log(LOG_ERR, "on_loss: out of memory");
+			return false;
+		}
+		walk->victims = victims;
+		walk->victims_size = size;
+	}
+	walk->victims[walk->victims_len++] =
+		(struct victim){.pid = now->pid, .start = now->start, .target = target};
+	return true;
 }
 
-static void visit(const struct walk *walk, int32_t pid)
+/* It may have lost several, and is signalled once. */
+static void visit_targets(
+	struct walk *walk, const struct fs_trace *now, int32_t parent, uint64_t ino, bool *added)
+{
+	const struct target *end = walk->targets + walk->targets_len;
+	for (struct target *target = target_find(walk, ino);
+		target && target < end && target->ino == ino; target++) {
+		if (!matches(walk, now, parent, target))
+			continue;
+		target->found = true;
+		*added = *added || add_victim(walk, now, target);
+	}
+}
+
+static void visit_process(struct walk *walk, int32_t pid)
 {
 	char path[64];
 	const struct dirent *entry;
-	const struct target *target = NULL;
+	struct fs_trace now;
+	int32_t parent;
+	bool known = false, added = false;
 	snprintf(path, sizeof(path), "/proc/%" PRId32 "/fdinfo", pid);
-	_cleanup_close_ int pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
-	DIR *dir = pidfd < 0 ? NULL : opendir(path);
-	while (dir && !target && (entry = readdir(dir)))
-		if (isdigit((unsigned char)*entry->d_name))
-			target = fd_target(walk, pid, entry->d_name);
+	DIR *dir = opendir(path);
+	while (dir && (entry = readdir(dir))) {
+		bool is_fd = isdigit((unsigned char)*entry->d_name);
+		uint64_t ino = is_fd ? fd_ino(pid, entry->d_name) : 0;
+		if (!ino || !target_find(walk, ino) || !fd_is_ours(walk, pid, entry->d_name, ino))
+			continue;
+		if (!known && (fs_trace_read(pid, &now, &parent) < 0 || is_waiting(walk, pid)))
+			break;
+		known = true;
+		visit_targets(walk, &now, parent, ino, &added);
+	}
 	if (dir)
 		closedir(dir);
-	if (target)
-		signal_if(walk, pidfd, pid, target);
+}
+
+/* Only when all are known: a descendant is none any more when its parent has ended. */
+static void signal_victim(const struct walk *walk, const struct victim *victim)
+{
+	struct fs_trace now;
+	int signum = walk->onloss->signum;
+	_cleanup_close_ int pidfd = (int)syscall(SYS_pidfd_open, victim->pid, 0);
+	if (pidfd < 0 || fs_trace_read(victim->pid, &now, NULL) < 0 || now.start != victim->start)
+		return;
+	if (syscall(SYS_pidfd_send_signal, pidfd, signum, NULL, 0) == 0)
+		coord_log(LOG_NOTICE, "%s was lost: signal %d to process %" PRId32,
+			victim->target->path, signum, victim->pid);
+	else if (errno != ESRCH)
+		coord_log(LOG_WARNING, "%s was lost, but process %" PRId32 ": %s",
+			victim->target->path, victim->pid, strerror(errno));
 }
 
 /* ---- The walk ---- */
@@ -259,14 +405,52 @@ static void visit(const struct walk *walk, int32_t pid)
 static int compare_targets(const void *a, const void *b)
 {
 	const struct target *x = a, *y = b;
-	return (x->ino > y->ino) - (x->ino < y->ino);
+	if (x->ino != y->ino)
+		return x->ino > y->ino ? 1 : -1;
+	return (x->inode > y->inode) - (x->inode < y->inode);
+}
+
+static void find_processes(struct walk *walk)
+{
+	for (size_t i = 0; i < walk->targets_len; i++)
+		for (int k = 0; k < 2; k++)
+			trace_to_process(&walk->targets[i].traces[k]);
+	for (size_t i = 0; i < walk->bystanders_len; i++) {
+		struct bystander *other = &walk->bystanders[i];
+		struct fs_trace trace = {.pid = other->pid, .start = other->start};
+		trace_to_process(&trace);
+		other->pid = trace.pid;
+		other->start = trace.start;
+	}
+	qsort(walk->bystanders, walk->bystanders_len, sizeof(*walk->bystanders),
+		compare_bystanders);
+}
+
+static void tell_unfound(const struct walk *walk)
+{
+	const struct target *first = NULL;
+	size_t others = 0;
+	for (size_t i = 0; i < walk->targets_len; i++) {
+		const struct target *target = &walk->targets[i];
+		if (target->found)
+			continue;
+		others += first != NULL;
+		first = first ? first : target;
+	}
+	if (first && others)
+		coord_log(LOG_WARNING,
+			"%s and %zu others were lost: on_loss found no process to signal",
+			first->path, others);
+	else if (first)
+		coord_log(LOG_WARNING, "%s was lost: on_loss found no process to signal",
+			first->path);
 }
 
 static void walk_work(struct coord_job *job)
 {
 	struct walk *walk = coord_container(job, struct walk, job);
 	const struct dirent *entry;
-	qsort(walk->targets, walk->targets_len, sizeof(*walk->targets), compare_targets);
+	find_processes(walk);
 	qsort(walk->waiting, walk->waiting_len, sizeof(*walk->waiting), compare_pids);
 	DIR *dir = opendir("/proc");
 	if (!dir) {
@@ -276,9 +460,13 @@ static void walk_work(struct coord_job *job)
 	while ((entry = readdir(dir))) {
 		int32_t pid = atoi(entry->d_name);
 		if (pid > 1 && pid != getpid())
-			visit(walk, pid);
+			visit_process(walk, pid);
 	}
 	closedir(dir);
+	for (size_t i = 0; i < walk->victims_len; i++)
+		signal_victim(walk, &walk->victims[i]);
+	if (!walk->over)
+		tell_unfound(walk);
 }
 
 static void walk_free(struct walk *walk)
@@ -286,6 +474,8 @@ static void walk_free(struct walk *walk)
 	if (!walk)
 		return;
 	free(walk->targets);
+	free(walk->bystanders);
+	free(walk->victims);
 	free(walk->waiting);
 	free(walk);
 }
@@ -295,6 +485,44 @@ static void walk_done(struct coord_job *job)
 	walk_free(coord_container(job, struct walk, job));
 }
 
+/* Does that handle, by what is known at the end of the turn, have nothing that was lost? */
+static bool is_bystander(const struct fs_handle *handle)
+{
+	const struct fs_holding *holding = fs_handle_holding(handle);
+	return handle->opener && !(holding && fs_holding_lost(holding));
+}
+
+static void note_bystanders(struct walk *walk, const struct fs_inode *inode)
+{
+	const struct fs_handle *handle;
+	coord_list_each (handle, &inode->opens, link)
+		if (is_bystander(handle))
+			walk->bystanders[walk->bystanders_len++] =
+				(struct bystander){.ino = inode->ino,
+					.pid = handle->opener->pid,
+					.start = handle->opener->start};
+}
+
+/* Without memory for them nobody is spared for being one. */
+static void find_bystanders(struct walk *walk)
+{
+	size_t count = 0;
+	const struct fs_inode *last = NULL;
+	for (size_t i = 0; i < walk->targets_len; i++) {
+		const struct fs_inode *inode = walk->targets[i].inode;
+		count += inode != last ? inode->handles : 0;
+		last = inode;
+	}
+	walk->bystanders = calloc(count + 1, sizeof(*walk->bystanders));
+	last = NULL;
+	for (size_t i = 0; walk->bystanders && i < walk->targets_len; i++) {
+		const struct fs_inode *inode = walk->targets[i].inode;
+		if (inode != last)
+			note_bystanders(walk, inode);
+		last = inode;
+	}
+}
+
 static void walk_submit(struct coord_task *task)
 {
 	struct fs_onloss *onloss = coord_container(task, struct fs_onloss, task);
@@ -302,6 +530,12 @@ static void walk_submit(struct coord_task *task)
 	if (!walk)
 		return;
 	onloss->next = NULL;
+	qsort(walk->targets, walk->targets_len, sizeof(*walk->targets), compare_targets);
+	find_bystanders(walk);
+	for (size_t i = 0; i < walk->targets_len; i++) {
+		fs_inode_unref(onloss->fs, walk->targets[i].inode);
+		walk->targets[i].inode = NULL;
+	}
 	coord_worker_submit(onloss->worker, &walk->job);
 }
 
@@ -318,6 +552,7 @@ static struct walk *walk_new(struct fs_onloss *onloss)
 	}
 	walk->waiting_len = fs_waiting_pids(onloss->fs, walk->waiting, len);
 	walk->onloss = onloss;
+	walk->over = onloss->fs->over;
 	walk->job.work = walk_work;
 	walk->job.done = walk_done;
 	return walk;
@@ -363,6 +598,7 @@ void fs_onloss_signal(struct fs *fs, struct fs_holding *holding)
 		return;
 	}
 	target->ino = holding->inode->ino;
+	target->inode = fs_inode_ref(holding->inode);
 	const struct fs_handle *handle = fs_holding_handle(holding);
 	set_path(target, holding->inode);
 	if (handle->opener)
@@ -384,8 +620,7 @@ int fs_onloss_new(struct fs *fs)
 	onloss->fs = fs;
 	onloss->signum = fs->options.on_loss;
 	onloss->task.fn = walk_submit;
-	strcpy(onloss->device, fs->device);
-	int r = *fs->device ? 0 : -ENOENT;
+	int r = sscanf(fs->device, "%u:%u", &onloss->major, &onloss->minor) == 2 ? 0 : -ENOENT;
 	if (r == 0)
 		r = coord_worker_new(fs->loop, "on_loss", &onloss->worker);
 	if (r < 0) {

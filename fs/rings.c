@@ -386,8 +386,11 @@ static void ask(struct fs_call *call)
 		return;
 	}
 	use(ring);
+	r = coord_in_vain(fs->coord, coord_config_of(fs->coord)->timeout_ms);
 	if (coord_followed_current(&ring->follower))
 		serve(call, ring);
+	else if (r < 0)
+		fs_call_error(call, r);
 	else
 		wait_for(call, ring);
 	limit(fs);

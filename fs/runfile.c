@@ -172,46 +172,75 @@ static int wait_for(int fd, bool wait)
 	return wait;
 }
 
-/* Returns 1 if a file was found (wait false: one that is held), else 0, or -errno. */
-static int look_in(const char *path, const char *mountpoint, bool wait)
+struct look {
+	const char *mountpoint;
+	bool wait;
+	unsigned found; /* files; wait false: that are held */
+	char name[NAME_MAX + 1]; /* of the last one */
+};
+
+/* Returns 0 or -errno. */
+static int look_in(const char *path, struct look *look)
 {
 	_cleanup_close_ int dir_fd = place_open(path, false);
 	int copy = dir_fd < 0 ? -1 : openat(dir_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	DIR *dir = copy < 0 ? NULL : fdopendir(copy);
 	if (!dir)
 		return 0;
-	int r = 0, found = 0;
+	int r = 0;
 	for (const struct dirent *entry; r >= 0 && (entry = readdir(dir));) {
 		if (entry->d_name[0] == '.')
 			continue;
 		_cleanup_close_ int fd = openat(
 			dir_fd, entry->d_name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-		if (fd >= 0 && is_about(fd, mountpoint))
-			r = wait_for(fd, wait);
-		found = r > 0 ? 1 : found;
+		r = fd >= 0 && is_about(fd, look->mountpoint) ? wait_for(fd, look->wait) : 0;
+		if (r <= 0)
+			continue;
+		look->found++;
+		snprintf(look->name, sizeof(look->name), "%s", entry->d_name);
 	}
 	closedir(dir);
-	return r < 0 ? r : found;
+	return r < 0 ? r : 0;
 }
 
-static int look(const char *mountpoint, bool wait)
+static int look_everywhere(struct look *look)
 {
-	int r = 0, found = 0;
+	int r = 0;
 	for (unsigned i = 0; i < PLACES && r >= 0; i++) {
 		char path[PATH_MAX];
 		if (place(i, path))
-			r = look_in(path, mountpoint, wait);
-		found = r > 0 ? 1 : found;
+			r = look_in(path, look);
 	}
-	return r < 0 ? r : found;
+	return r;
 }
 
 int fs_runfile_wait(const char *mountpoint)
 {
-	return look(mountpoint, true);
+	struct look look = {.mountpoint = mountpoint, .wait = true};
+	int r = look_everywhere(&look);
+	return r < 0 ? r : look.found > 0;
 }
 
 bool fs_runfile_is_held(const char *mountpoint)
 {
-	return look(mountpoint, false) > 0;
+	struct look look = {.mountpoint = mountpoint};
+	return look_everywhere(&look) == 0 && look.found > 0;
+}
+
+/* Where the directory is shared with other pid namespaces the number may be another process' here. */
+static bool is_daemon(int32_t pid)
+{
+	char path[64], text[64] = "";
+	snprintf(path, sizeof(path), "/proc/%d/comm", pid);
+	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
+	return fd >= 0 && read(fd, text, sizeof(text) - 1) > 0 && strstr(text, "tooz");
+}
+
+int32_t fs_runfile_daemon(const char *mountpoint)
+{
+	struct look look = {.mountpoint = mountpoint};
+	if (look_everywhere(&look) < 0 || look.found != 1)
+		return 0;
+	int32_t pid = atoi(look.name);
+	return pid > 1 && pid != getpid() && is_daemon(pid) ? pid : 0;
 }

@@ -25,5 +25,7 @@ void fs_runfile_free(struct fs_runfile *);
 int fs_runfile_wait(const char *mountpoint);
 /* Does a daemon serve the mount point, or still end? Our own file, once made, counts too. */
 bool fs_runfile_is_held(const char *mountpoint);
+/* The daemon that serves the mount point, or still ends; 0: there are none or several, or it cannot be said. */
+int32_t fs_runfile_daemon(const char *mountpoint);
 
 #endif

@@ -14,7 +14,10 @@
 #include "coord/loop_uv.h"
 #include "drivers/redis/conn_parts.h"
 
-enum { BYTES_A_MS = 16 }; /* that an answer has to come in with, at least */
+enum {
+	BYTES_A_MS = 16, /* that an answer has to come in with, at least */
+	PAUSE_MS = 50 /* a timer that is so late was kept by a pause of this process */
+};
 
 /* A look-up cannot be taken back; it only loses its connection. */
 struct redis_lookup {
@@ -286,9 +289,23 @@ static void check_answers(struct redis_conn *self)
 			is_mute(self) ? "at all " : "", (double)self->endpoint.timeout_ms / 1000);
 }
 
+/* After a pause of this process the name may be known, and the loop has only not come to it yet, or the resolver's
+ * thread needs a moment more. */
+static bool is_resolving_anew(struct redis_conn *self)
+{
+	uint64_t now = coord_now_ms(self->loop);
+	if (self->state != CONN_RESOLVING || now < self->resolve_ms + PAUSE_MS)
+		return false;
+	self->resolve_ms = now + self->endpoint.connect_ms / 4 + 1;
+	coord_timer_start(self->loop, &self->timer, self->resolve_ms);
+	return true;
+}
+
 static void conn_time(struct coord_timer *timer)
 {
 	struct redis_conn *self = coord_container(timer, struct redis_conn, timer);
+	if (is_resolving_anew(self))
+		return;
 	redis_conn_enter(self);
 	if (self->state == CONN_OPEN) {
 		/* After a pause of this process the answer may lie in the socket. */
@@ -346,7 +363,8 @@ int redis_conn_open(struct coord_loop *loop, const struct redis_endpoint *to,
 	if (to->address)
 		memcpy(&self->name, to->address, to->address_len);
 	make_label(self);
-	coord_timer_start(loop, &self->timer, coord_now_ms(loop) + to->connect_ms);
+	self->resolve_ms = coord_now_ms(loop) + to->connect_ms;
+	coord_timer_start(loop, &self->timer, self->resolve_ms);
 	coord_loop_defer(loop, &self->task);
 	*ret = self;
 	return 0;

@@ -37,6 +37,7 @@ struct redis_conn {
 	struct sockaddr_storage name;
 	char label[REDIS_LABEL_MAX], host[256];
 	struct coord_timer timer; /* till it is open; then for answers */
+	uint64_t resolve_ms; /* till when the name is to be resolved */
 	struct coord_task task; /* writes out */
 	struct buffer out;
 	uint64_t formatted; /* bytes, all that ever went into out */

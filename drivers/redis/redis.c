@@ -550,8 +550,8 @@ static void renewal_end(struct renewal *renewal)
 	bool expired = renewal->status == -ESTALE && renewal->epoch == rs->epoch;
 	if (expired)
 		coord_log(LOG_ERR,
-			"redis: %s: the claim on the member id is gone: the server was emptied, or "
-			"another mount took it over",
+			"redis: %s: the claim on the member id is gone: the server was emptied, "
+			"another mount took it over, or it expired while this daemon stood still",
 			redis_link_peer(rs->link));
 	if (op) {
 		op->ttl_ms = renewal->rs->ttl_ms;

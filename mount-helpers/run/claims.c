@@ -82,6 +82,26 @@ int claim_session(const struct claim *claim)
 	return fd;
 }
 
+int claim_state(const struct claim *claim, char *ret, size_t size)
+{
+	char path[64];
+	int folder = open_folder(claim->path);
+	if (folder < 0)
+		return -errno;
+	snprintf(path, sizeof(path), "%s/.tooz/state", places[claim->kind].root);
+	int fd = openat(folder, path, O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? -1 : read(fd, ret, size - 1);
+	int code = errno;
+	if (fd >= 0)
+		close(fd);
+	close(folder);
+	if (n < 0)
+		return -code;
+	ret[n] = 0;
+	ret[strcspn(ret, "\n")] = 0;
+	return 0;
+}
+
 /* ---- Taking it ---- */
 
 /* What was opened so far, in whatever spelling. */

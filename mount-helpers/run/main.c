@@ -15,12 +15,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { SECONDS_MAX = 1000000000, KILLED_WAIT_MS = 1000 };
+enum { SECONDS_MAX = 1000000000, KILLED_WAIT_MS = 1000, STATE_WAIT_MS = 1000 };
 
 static const char usage[] =
 	"usage: tooz-run [OPTION]... [--] COMMAND [ARG]...\n"
@@ -317,6 +318,54 @@ static void say_lost(const struct options *options, const struct board *board)
 		say("%s: lost before the command began", options->claims[which].path);
 }
 
+/* Says what is wrong with the mount, if it is; gives an exit status. */
+static int say_state(const struct claim *claim)
+{
+	char state[32];
+	int r = claim_state(claim, state, sizeof(state));
+	if (r == 0 && !strcmp(state, "connected"))
+		return 0;
+	if (r == 0)
+		say("%s: not obtained in time: the backend cannot be asked now, the mount is %s",
+			claim->path, state);
+	else
+		say("%s: not obtained in time: %s", claim->path, strerror(-r));
+	return EXIT_FAILED;
+}
+
+/* Asked in a child, because the mount may not answer at all. */
+static bool is_away(const struct claim *claim)
+{
+	int ends[2], status = 0;
+	pid_t parent = getpid();
+	if (pipe2(ends, O_CLOEXEC) < 0)
+		return false;
+	pid_t pid = fork();
+	if (pid == 0) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		_exit(getppid() == parent ? say_state(claim) : EXIT_FAILED);
+	}
+	close(ends[1]);
+	struct pollfd end = {.fd = ends[0]};
+	bool silent = pid > 0 && poll(&end, 1, STATE_WAIT_MS) == 0;
+	close(ends[0]);
+	if (silent) {
+		kill(pid, SIGKILL);
+		say("%s: not obtained in time: the mount does not answer", claim->path);
+		return true;
+	}
+	return pid > 0 && waitpid(pid, &status, 0) == pid && status != 0;
+}
+
+/* Nobody may hold it: then it is no conflict. */
+static bool any_away(const struct options *options)
+{
+	for (size_t i = 0; i < options->claims_len; i++)
+		if (is_away(&options->claims[i]))
+			return true;
+	return false;
+}
+
 /* Until everything is held. If it is not, returns false, and the exit code, which may be 0 (-E). */
 static bool await_held(
 	const struct options *options, const struct board *board, int to_keeper, int *ret_code)
@@ -331,6 +380,8 @@ static bool await_held(
 	} else if (word == WORD_LOST) {
 		say_lost(options, board);
 		*ret_code = EXIT_LOST;
+	} else if (late && any_away(options)) {
+		*ret_code = EXIT_FAILED;
 	} else if (late) {
 		if (options->verbose)
 			say("not obtained in time");

@@ -6,6 +6,7 @@
  *
  *   tooz-run   what the shell sees. Never touches the tree, so that no daemon that stands still can
  *              stop it: it passes signals on, keeps the clock, ends the command, gives its status back.
+ *              (When -w is over a child of its own reads .tooz/state, and is left alone if that takes long.)
  *   the keeper its child, in a process group of its own. Takes what is to be held and has the handles;
  *              waits for the loss of one, reads how long the leases last. When tooz-run dies it kills the
  *              command first and lets go after that.
@@ -98,6 +99,8 @@ bool target_alive(pid_t target);
 /* claims.c: takes it. Returns a descriptor, or -1 with the exit code in *ret_code when it has said why
  * (nothing, for a conflict, unless verbose). */
 int claim_take(const struct options *, const struct claim *, uint64_t *ret_token, int *ret_code);
+/* What .tooz/state of the claim's tree says, without the newline. Returns 0 or -errno. */
+int claim_state(const struct claim *, char *ret, size_t size);
 /* .tooz/session of the claim's tree; -1: it has said why. */
 int claim_session(const struct claim *);
 

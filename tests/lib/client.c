@@ -89,6 +89,8 @@ static void on_lost(void *user, struct coord_holding *holding)
 	client->losses++;
 	if (taker)
 		taker->lost++;
+	if (taker && taker->told_lost)
+		taker->told_lost(taker);
 }
 
 static void on_stopped(void *user)

@@ -81,6 +81,7 @@ struct taker {
 	struct coord_holding *holding;
 	struct coord_wait wait;
 	void (*told)(struct taker *); /* called at each answer, if set */
+	void (*told_lost)(struct taker *); /* and at each loss */
 	bool waiting, answered;
 	int status;
 	unsigned asked, answers, lost;

@@ -28,14 +28,27 @@ static bool chance(struct fake_server *server, unsigned permille)
 	return permille && fake_below(server, 1000) < permille;
 }
 
-static uint64_t after(struct fake_server *server, uint64_t max_ms)
-{
-	return coord_now_ms(server->loop) + (max_ms ? fake_below(server, max_ms + 1) : 0);
-}
-
 static struct coord_loop *client_loop(struct fake_client *client)
 {
 	return coord_session_loop(client->session);
+}
+
+/* A moment on the clock of that loop: hosts do not agree on what time it is. */
+static uint64_t after(struct fake_server *server, struct coord_loop *loop, uint64_t max_ms)
+{
+	return coord_now_ms(loop) + (max_ms ? fake_below(server, max_ms + 1) : 0);
+}
+
+/* When what the server sends now arrives. */
+static uint64_t back_ms(struct fake_client *client, bool in_order)
+{
+	struct fake_server *server = client->server;
+	uint64_t at = after(server, client_loop(client), server->options.faults.delay_ms);
+	if (!in_order)
+		return at;
+	if (at < client->last_answer_ms)
+		at = client->last_answer_ms;
+	return client->last_answer_ms = at;
 }
 
 /* The name as the server has it. */
@@ -59,6 +72,7 @@ static void req_free(struct fake_req *req)
 	free(req->data);
 	free(req->owners);
 	free(req->found);
+	free(req->hello);
 	free(req);
 }
 
@@ -87,6 +101,42 @@ static void req_answer(struct fake_req *req, int status, enum coord_sent sent)
 	coord_op_done(op);
 }
 
+/* Who waits in the queue under its name may still do so. */
+static void req_done(struct fake_req *req)
+{
+	if (!req->queued)
+		req_free(req);
+}
+
+/* With leases of sessions, what counts is the last request before this one that showed the session alive. */
+static void req_confirmed(struct fake_req *req)
+{
+	struct fake_client *client = req->client;
+	uint64_t sent_ms = req->sent_ms;
+	if (req->call == COORD_CALL_OPEN) {
+		client->confirmed_ms = sent_ms;
+		return;
+	}
+	req->sent_ms = client->confirmed_ms;
+	if (req->call == COORD_CALL_RENEW)
+		client->confirmed_ms = sent_ms;
+}
+
+static void tell_lost(
+	struct fake_client *client, struct coord_key key, const uint8_t *owner, uint32_t epoch)
+{
+	client->telling = true;
+	coord_grant_lost(client->session, key, owner, epoch);
+	client->telling = false;
+}
+
+static void tell_event(struct fake_client *client, enum coord_event event)
+{
+	client->telling = true;
+	coord_session_event(client->session, client->epoch, event);
+	client->telling = false;
+}
+
 static void renew_report(struct fake_req *req)
 {
 	struct coord_session *session = req->client->session;
@@ -100,7 +150,7 @@ static void renew_report(struct fake_req *req)
 		if (req->found[i])
 			coord_grant_renewed(session, grant, req->sent_ms, req->ttl_ms);
 		else
-			coord_grant_lost(session, grant->key, grant->owner, grant->epoch);
+			tell_lost(req->client, grant->key, grant->owner, grant->epoch);
 	}
 }
 
@@ -110,6 +160,7 @@ static void req_send(struct fake_req *req);
 static void req_confirm(struct fake_req *req)
 {
 	req->confirm = false;
+	req->status = 0;
 	req->call = COORD_CALL_LOCK_CHECK;
 	req->sent_ms = coord_now_ms(client_loop(req->client));
 	req_send(req);
@@ -121,7 +172,7 @@ static void req_replied(struct coord_timer *timer)
 	struct fake_req *req = coord_container(timer, struct fake_req, reply);
 	struct fake_client *client = req->client;
 	if (!req->op) {
-		req_free(req);
+		req_done(req);
 		return;
 	}
 	if (req->fate == FAKE_LOST) {
@@ -131,20 +182,21 @@ static void req_replied(struct coord_timer *timer)
 	} else if (req->conn <= client->broken) {
 		return; /* lost on the way; answered when the driver sees the break */
 	} else if (req->expired && req->call != COORD_CALL_CLOSE) {
-		uint32_t epoch = client->epoch;
 		req_answer(req, -EHOSTDOWN, COORD_SENT_NO);
-		coord_session_event(client->session, epoch, COORD_EVENT_EXPIRED);
+		tell_event(client, COORD_EVENT_EXPIRED);
 	} else if (req->confirm) {
 		req_confirm(req);
 		return;
 	} else {
+		if (client->server->options.sessions && req->status == 0)
+			req_confirmed(req);
 		if (req->call == COORD_CALL_RENEW && req->status == 0)
 			renew_report(req);
 		if (req->call == COORD_CALL_OPEN && req->status == 0)
 			client->open = true;
 		req_answer(req, req->status, COORD_SENT_ANSWERED);
 	}
-	req_free(req);
+	req_done(req);
 }
 
 void fake_reply(struct fake_req *req)
@@ -155,15 +207,25 @@ void fake_reply(struct fake_req *req)
 		return;
 	}
 	coord_timer_start(client_loop(req->client), &req->reply,
-		after(server, server->options.faults.delay_ms));
+		back_ms(req->client, server->options.answers_in_order));
+}
+
+static void server_drop(struct fake_server *, uint64_t peer_id, uint64_t conn);
+
+/* What was sent before its client died arrives, unless its connection is known to be gone. */
+static bool req_cut(const struct fake_req *req)
+{
+	if (req->client)
+		return req->conn <= req->client->broken;
+	const struct fake_peer *peer = fake_peer_find(req->server, req->peer_id);
+	return peer && req->conn <= peer->dropped;
 }
 
 static void req_arrived(struct coord_timer *timer)
 {
 	struct fake_req *req = coord_container(timer, struct fake_req, arrive);
 	struct fake_server *server = req->server;
-	bool cut = !req->client || req->conn <= req->client->broken;
-	if (cut || req->fate == FAKE_VANISHED) {
+	if (req_cut(req) || req->fate == FAKE_VANISHED) {
 		/* Nobody hears of it; its sender learns of the break, or gives up. */
 		if (!req->op)
 			req_free(req);
@@ -171,8 +233,16 @@ static void req_arrived(struct coord_timer *timer)
 			fake_reply(req);
 		return;
 	}
-	if (fake_execute(server, req))
+	bool orphan = !req->client && req->call == COORD_CALL_OPEN;
+	if (orphan)
+		server_drop(server, req->peer_id, req->conn);
+	if (fake_execute(server, req)) {
 		fake_reply(req);
+	} else if (req->fate == FAKE_UNANSWERED && req->op) {
+		/* It waits in the queue, and its sender does not know. */
+		req->forsaken = true;
+		fake_reply(req);
+	}
 }
 
 static void req_send(struct fake_req *req)
@@ -180,7 +250,7 @@ static void req_send(struct fake_req *req)
 	struct fake_server *server = req->server;
 	struct fake_client *client = req->client;
 	const struct fake_faults *faults = &server->options.faults;
-	uint64_t at = after(server, faults->delay_ms);
+	uint64_t at = after(server, server->loop, faults->delay_ms);
 	if (server->options.can & COORD_CAN_ORDERED) {
 		if (at < client->last_arrive_ms)
 			at = client->last_arrive_ms;
@@ -197,9 +267,9 @@ static enum fake_fate req_fate(struct fake_server *server, const struct fake_req
 		return FAKE_WELL;
 	if (chance(server, faults->lost))
 		return FAKE_LOST;
+	bool waits = (req->flags & COORD_OP_WAIT) && !server->options.sessions;
 	if (chance(server, faults->unknown))
-		return fake_below(server, 2) || (req->flags & COORD_OP_WAIT) ? FAKE_VANISHED
-									     : FAKE_UNANSWERED;
+		return fake_below(server, 2) || waits ? FAKE_VANISHED : FAKE_UNANSWERED;
 	return FAKE_WELL;
 }
 
@@ -215,6 +285,18 @@ static void req_owners(struct fake_req *req)
 	assert(req->owners && req->found);
 	while ((grant = coord_grants_next(session, grant)))
 		memcpy(req->owners[req->owners_len++], grant->owner, 16);
+}
+
+static struct fake_hello *hello_new(struct fake_client *client)
+{
+	const struct coord_config *config = coord_session_config(client->session);
+	struct fake_hello *hello = calloc(1, sizeof(*hello));
+	assert(hello);
+	memcpy(hello->uuid, coord_session_uuid(client->session), 16);
+	strncpy(hello->member, config->member, sizeof(hello->member) - 1);
+	hello->identity_len = coord_identity_format(&config->identity, hello->identity);
+	hello->read_only = config->read_only;
+	return hello;
 }
 
 static struct fake_req *req_new(struct fake_client *client, struct coord_op *op)
@@ -248,6 +330,8 @@ static struct fake_req *req_new(struct fake_client *client, struct coord_op *op)
 	req->data_len = op->data.len;
 	if (op->call == COORD_CALL_RENEW)
 		req_owners(req);
+	if (op->call == COORD_CALL_OPEN)
+		req->hello = hello_new(client);
 	coord_list_init(&req->queue_link);
 	coord_list_add(&client->reqs, &req->link);
 	op->drv[0] = req;
@@ -275,19 +359,22 @@ static void fake_call(struct coord_session *session, struct coord_op *op)
 	else
 		req_send(req);
 	if (chance(server, server->options.faults.disconnect))
-		client_break(client,
-			after(server, server->options.faults.down_ms) - coord_now_ms(server->loop));
+		client_break(client, fake_below(server, server->options.faults.down_ms + 1));
 }
 
 static void fake_cancel(struct coord_session *session, struct coord_op *op)
 {
-	(void)session;
-	struct fake_req *req = op->drv[0];
+	const struct fake_client *client = coord_session_data(session);
+	struct fake_req *req = client->killed ? NULL : op->drv[0];
 	if (!req || req->op != op)
 		return;
 	/* It travels as fast as the next request; here it simply arrives. A grant may be on its way. */
 	req->cancelled = true;
-	if (req->queued) {
+	bool away = !client->up || client->broken >= client->conn;
+	if (req->queued && away && client->server->options.sessions) {
+		/* It cannot be said now that nobody waits any more. */
+		req_answer(req, -ECANCELED, COORD_SENT_UNKNOWN);
+	} else if (req->queued) {
 		fake_queue_leave(req->server, req);
 		req->status = -ECANCELED;
 		fake_reply(req);
@@ -318,18 +405,20 @@ static void drop_noticed(struct coord_timer *timer)
 	drop_free(drop);
 }
 
-static void server_drop(struct fake_client *client)
+static void server_drop(struct fake_server *server, uint64_t peer_id, uint64_t conn)
 {
-	struct fake_server *server = client->server;
 	struct fake_drop *drop = calloc(1, sizeof(*drop));
 	assert(drop);
-	*drop = (struct fake_drop){.server = server,
-		.timer.fn = drop_noticed,
-		.peer_id = client->peer_id,
-		.conn = client->conn};
+	*drop = (struct fake_drop){
+		.server = server, .timer.fn = drop_noticed, .peer_id = peer_id, .conn = conn};
 	coord_list_add(&server->drops, &drop->link);
-	coord_timer_start(
-		server->loop, &drop->timer, after(server, server->options.faults.notice_ms));
+	coord_timer_start(server->loop, &drop->timer,
+		after(server, server->loop, server->options.faults.notice_ms));
+}
+
+static void client_drop(const struct fake_client *client)
+{
+	server_drop(client->server, client->peer_id, client->conn);
 }
 
 static void client_break(struct fake_client *client, uint64_t down_ms)
@@ -338,14 +427,23 @@ static void client_break(struct fake_client *client, uint64_t down_ms)
 	if (client->broken >= client->conn || !client->open)
 		return;
 	client->broken = client->conn;
+	client->breaks++;
 	client->down_until_ms = coord_now_ms(server->loop) + down_ms;
-	server_drop(client);
+	client_drop(client);
 	coord_timer_start(client_loop(client), &client->notice,
-		after(server, server->options.faults.notice_ms));
+		after(server, client_loop(client), server->options.faults.notice_ms));
+}
+
+/* Its place in the queue is the session's, and will be looked for when there is a connection. */
+static bool req_parks(const struct fake_req *req)
+{
+	return req->server->options.sessions && req->client->open && req->call == COORD_CALL_LOCK &&
+	       (req->flags & COORD_OP_WAIT) && !req->cancelled && req->fate == FAKE_WELL &&
+	       !req->arrive.active && (req->queued || !req->status);
 }
 
 /* Answers what runs. What has not arrived never will; what waits in a queue leaves it with the
- * connection. */
+ * connection, or stays in the queue of its session. */
 static void client_fail(struct fake_client *client, int status, enum coord_sent sent)
 {
 	struct coord_list *reqs = &client->reqs;
@@ -354,22 +452,46 @@ static void client_fail(struct fake_client *client, int status, enum coord_sent 
 		struct fake_req *req = coord_container(at, struct fake_req, link);
 		if (req->call == COORD_CALL_OPEN || req->call == COORD_CALL_CLOSE)
 			continue;
+		if (status == -EHOSTDOWN && req_parks(req)) {
+			coord_timer_stop(client_loop(client), &req->reply);
+			req->parked = true;
+			continue;
+		}
 		req_answer(req, status, sent);
 		if (!req->queued && !req->arrive.active && !req->reply.active)
 			req_free(req);
 	}
 }
 
+static uint64_t client_down_ms(const struct fake_client *client)
+{
+	uint64_t now = coord_now_ms(client->server->loop);
+	return client->down_until_ms > now ? client->down_until_ms - now : 0;
+}
+
 /* The driver sees that the connection broke. */
 static void client_noticed(struct coord_timer *timer)
 {
 	struct fake_client *client = coord_container(timer, struct fake_client, notice);
-	uint64_t now = coord_now_ms(client_loop(client));
 	client->up = false;
 	client_fail(client, -EHOSTDOWN, COORD_SENT_UNKNOWN);
-	uint64_t at = client->down_until_ms > now ? client->down_until_ms : now;
-	coord_timer_start(client_loop(client), &client->connect, at);
-	coord_session_event(client->session, client->epoch, COORD_EVENT_DISCONNECTED);
+	coord_timer_start(client_loop(client), &client->connect,
+		coord_now_ms(client_loop(client)) + client_down_ms(client));
+	tell_event(client, COORD_EVENT_DISCONNECTED);
+}
+
+/* Those who wait look for their place in the queue; who is not in it may have got the lock. */
+static void client_unpark(struct fake_client *client)
+{
+	struct fake_req *req, *next;
+	coord_list_each_safe (req, next, &client->reqs, link) {
+		if (!req->parked)
+			continue;
+		req->parked = false;
+		req->conn = client->conn;
+		if (!req->queued)
+			req_confirm(req);
+	}
 }
 
 static void client_connect(struct coord_timer *timer)
@@ -381,13 +503,32 @@ static void client_connect(struct coord_timer *timer)
 	client->up = true;
 	client->conn++;
 	if (!peer) {
-		coord_session_event(client->session, client->epoch, COORD_EVENT_EXPIRED);
+		tell_event(client, COORD_EVENT_EXPIRED);
 		return;
 	}
 	peer->conn = client->conn;
-	fake_peer_requeue(server, peer, old);
-	coord_session_event(client->session, client->epoch, COORD_EVENT_CONNECTED);
+	if (server->options.sessions) {
+		/* The leader itself takes the session up again. */
+		peer->touched_ms = coord_now_ms(server->loop);
+		peer->expires_ms = peer->touched_ms + server->options.ttl_ms;
+		client->confirmed_ms = coord_now_ms(client_loop(client));
+		client_unpark(client);
+	} else {
+		fake_peer_requeue(server, peer, old);
+	}
+	tell_event(client, COORD_EVENT_CONNECTED);
 	fake_changed_all(server, peer);
+}
+
+void fake_heal(struct fake_server *server)
+{
+	struct fake_client *client;
+	coord_list_each (client, &server->clients, link) {
+		client->down_until_ms = 0;
+		if (client->connect.active)
+			coord_timer_start(client_loop(client), &client->connect,
+				coord_now_ms(client_loop(client)));
+	}
 }
 
 void fake_break(struct fake_server *server, const char *member, uint64_t down_ms)
@@ -432,7 +573,7 @@ static void note_arrived(struct coord_timer *timer)
 	else if (note->what == FAKE_CONTENDED)
 		coord_grant_contended(session, key, note->owner, note->epoch);
 	else
-		coord_grant_lost(session, key, note->owner, note->epoch);
+		tell_lost(note->client, key, note->owner, note->epoch);
 }
 
 void fake_note(struct fake_server *server, struct fake_peer *peer, enum fake_note_what what,
@@ -453,14 +594,16 @@ void fake_note(struct fake_server *server, struct fake_peer *peer, enum fake_not
 	if (owner)
 		memcpy(note->owner, owner, 16);
 	coord_list_add(&client->notes, &note->link);
-	coord_timer_start(
-		client_loop(client), &note->timer, after(server, server->options.faults.delay_ms));
+	coord_timer_start(client_loop(client), &note->timer,
+		back_ms(client, server->options.notices_in_order));
 }
 
 static void fake_unwatch_call(struct coord_session *session, struct coord_key key)
 {
 	struct fake_client *client = coord_session_data(session);
 	struct fake_name name;
+	if (client->killed)
+		return;
 	server_name(client->server, key.name, &name);
 	fake_unwatch(client->server, client->peer_id, key.kind, &name);
 }
@@ -500,7 +643,7 @@ static void client_detach(struct fake_client *client)
 	if (peer)
 		peer->client = NULL;
 	client->open = false;
-	client->last_arrive_ms = 0;
+	client->last_arrive_ms = client->last_answer_ms = 0;
 	coord_timer_stop(client_loop(client), &client->notice);
 	coord_timer_stop(client_loop(client), &client->connect);
 	while (!coord_list_empty(&client->notes))
@@ -513,9 +656,9 @@ static void fake_open(struct coord_session *session, struct coord_op *op)
 	struct fake_server *server = client->server;
 	server->ops[op->call]++;
 	server->running++;
-	bool down = client->down_until_ms > coord_now_ms(client_loop(client));
+	bool down = client_down_ms(client) > 0;
 	if (client->peer_id)
-		server_drop(client);
+		client_drop(client);
 	client_detach(client);
 	client->peer_id = ++server->next_id;
 	client->conn++;
@@ -537,7 +680,7 @@ static void fake_close(struct coord_session *session, struct coord_op *op)
 	server->ops[op->call]++;
 	client_fail(client, -ECANCELED, COORD_SENT_UNKNOWN);
 	if (cut)
-		server_drop(client);
+		client_drop(client);
 	client_detach(client);
 	if (cut) {
 		coord_op_fail(op, -EHOSTDOWN);
@@ -548,36 +691,62 @@ static void fake_close(struct coord_session *session, struct coord_op *op)
 	req_send(req);
 }
 
-/* Requests that still travel when their client goes. */
+/* The client goes, and hears nothing more. What it sent still travels, or stays in a queue. */
 static void reqs_orphan(struct fake_client *client)
 {
-	struct coord_list *loose = &client->server->loose;
-	for (struct coord_list *at = loose->next, *next; at != loose; at = next) {
-		next = at->next;
-		struct fake_req *req = coord_container(at, struct fake_req, link);
+	struct fake_server *server = client->server;
+	struct fake_req *req, *next;
+	coord_list_each_safe (req, next, &client->reqs, link) {
+		coord_list_remove(&req->link);
+		coord_list_add(&server->loose, &req->link);
+		req->op = NULL;
+		server->running--;
+	}
+	coord_list_each_safe (req, next, &server->loose, link) {
 		if (req->client != client)
 			continue;
-		fake_queue_leave(client->server, req);
-		req_free(req);
+		coord_timer_stop(client_loop(client), &req->reply);
+		if (!req->queued && (!req->arrive.active || req->conn <= client->broken))
+			req_free(req);
+		else
+			req->client = NULL;
 	}
+}
+
+static void client_gone(struct fake_client *client)
+{
+	if (client->killed)
+		return;
+	client->killed = true;
+	if (client->peer_id)
+		client_drop(client);
+	client_detach(client);
+	reqs_orphan(client);
+	client->up = false;
 }
 
 static void fake_session_free(struct coord_session *session)
 {
 	struct fake_client *client = coord_session_data(session);
 	/* The core may have given up on a close that did not come back. */
-	while (!coord_list_empty(&client->reqs)) {
-		struct fake_req *req = coord_container(client->reqs.next, struct fake_req, link);
-		fake_queue_leave(client->server, req);
-		req->op = NULL;
-		client->server->running--;
-		req_free(req);
-	}
-	if (client->peer_id)
-		server_drop(client);
-	client_detach(client);
-	reqs_orphan(client);
+	client_gone(client);
 	coord_list_remove(&client->link);
+}
+
+struct fake_client *fake_client_find(struct fake_server *server, const char *member)
+{
+	struct fake_client *client;
+	coord_list_each (client, &server->clients, link)
+		if (strcmp(coord_session_config(client->session)->member, member) == 0)
+			return client;
+	return NULL;
+}
+
+void fake_kill(struct fake_server *server, const char *member)
+{
+	struct fake_client *client = fake_client_find(server, member);
+	if (client)
+		client_gone(client);
 }
 
 static int fake_map_name(struct coord_session *session, enum coord_kind kind,
@@ -632,7 +801,7 @@ static struct coord_driver fake_driver(const struct fake_options *options)
 	driver.lock = driver.convert = driver.unlock = driver.lock_check = fake_call;
 	driver.lock_read = driver.lock_list = driver.lock_break = fake_call;
 	driver.unwatch = fake_unwatch_call;
-	driver.cancel = fake_cancel;
+	driver.cancel = options->no_cancel ? NULL : fake_cancel;
 	if (options->lock_loss == COORD_LOSS_LEASE || options->member_loss == COORD_LOSS_LEASE)
 		driver.renew = fake_call;
 	return driver;
@@ -671,6 +840,7 @@ void fake_server_free(struct fake_server *server)
 	if (!server)
 		return;
 	assert(coord_list_empty(&server->clients));
+	server->observer = NULL;
 	while (!coord_list_empty(&server->drops))
 		drop_free(coord_container(server->drops.next, struct fake_drop, link));
 	fake_server_clear(server);
@@ -704,82 +874,4 @@ int fake_server_config(struct fake_server *server, const char *member, struct co
 	if (r)
 		coord_url_done(&url);
 	return r;
-}
-
-/* ---- What tests ask ---- */
-
-bool fake_holds(struct fake_server *server, const char *member, enum coord_kind kind,
-	struct coord_bytes name, enum coord_mode mode)
-{
-	struct fake_entry *entry;
-	struct fake_hold *hold;
-	coord_list_each (entry, &server->entries, link)
-		coord_list_each (hold, &entry->holds, link)
-			if (entry->kind == kind &&
-				coord_bytes_equal(fake_bytes(&entry->name), name) &&
-				strcmp(hold->peer->member, member) == 0 &&
-				(mode == COORD_NONE || hold->mode == mode))
-				return true;
-	return false;
-}
-
-bool fake_joined(struct fake_server *server, const char *by, struct coord_bytes group,
-	struct coord_bytes member)
-{
-	struct fake_entry *entry;
-	struct fake_hold *hold;
-	coord_list_each (entry, &server->entries, link)
-		coord_list_each (hold, &entry->members, link)
-			if (coord_bytes_equal(fake_bytes(&entry->name), group) &&
-				coord_bytes_equal(fake_bytes(&hold->member), member) &&
-				strcmp(hold->peer->member, by) == 0)
-				return true;
-	return false;
-}
-
-bool fake_client_up(struct fake_server *server, const char *member)
-{
-	struct fake_client *client;
-	coord_list_each (client, &server->clients, link)
-		if (strcmp(coord_session_config(client->session)->member, member) == 0)
-			return client->up && client->open && client->broken < client->conn;
-	return false;
-}
-
-static size_t list_len(const struct coord_list *head)
-{
-	size_t n = 0;
-	for (const struct coord_list *at = head->next; at != head; at = at->next)
-		n++;
-	return n;
-}
-
-size_t fake_server_traces(struct fake_server *server)
-{
-	size_t n = list_len(&server->peers);
-	struct fake_entry *entry;
-	coord_list_each (entry, &server->entries, link)
-		n += list_len(&entry->holds) + list_len(&entry->queue) + list_len(&entry->watches) +
-		     list_len(&entry->members);
-	return n;
-}
-
-uint64_t fake_server_ops(struct fake_server *server, enum coord_call call)
-{
-	return server->ops[call];
-}
-
-size_t fake_server_running(struct fake_server *server)
-{
-	return server->running;
-}
-
-uint64_t fake_group_deletes(struct fake_server *server)
-{
-	return server->group_deletes;
-}
-
-uint64_t fake_last_token(struct fake_server *server)
-{
-	return server->last_token;
 }

@@ -28,7 +28,35 @@ struct fake_options {
 	uint64_t ttl_ms; /* of what is leased */
 	uint32_t ops_max, waits_max, poll_ms;
 	bool fold; /* names differ by case only: one backend name */
+	bool sessions; /* leases belong to sessions, as ZooKeeper's: what is held has none of its own, each renewal
+	                * counts from the one before it, and who waits in the queue stays there while the
+	                * connection is away */
+	bool claims; /* each lock has its own lease, as redis' keys: when a session ends without a farewell, only its
+	              * claim and its members go with it */
+	bool heirs; /* who takes a claim over replaces the members of the dead, and the rest ends with its lease;
+	             * else the whole session ends at once */
+	bool answers_in_order,
+		notices_in_order; /* notices: with the answers; else they may overtake */
+	bool no_cancel;
 	struct fake_faults faults;
+};
+
+/* Why something that was held ended on the server. */
+enum fake_end {
+	FAKE_END_RELEASED, /* by an unlock, a leave or a farewell of the mount that had it */
+	FAKE_END_EXPIRED, /* its lease, or its session */
+	FAKE_END_DROPPED, /* with its connection */
+	FAKE_END_BROKEN, /* by somebody else */
+	FAKE_END_TAKEN_OVER, /* by the next mount of its member id */
+};
+
+/* Told at the moment at which it happens on the server. Of locks and leaderships. */
+struct fake_observer {
+	void *user;
+	/* Granted, or converted: from now on in that mode. */
+	void (*granted)(void *user, const char *member, struct coord_key, enum coord_mode);
+	void (*ended)(void *user, const char *member, struct coord_key, const uint8_t owner[16],
+		enum fake_end);
 };
 
 struct fake_server;
@@ -44,6 +72,28 @@ int fake_server_config(struct fake_server *, const char *member, struct coord_co
 
 /* The connection of the mount with that member id breaks, and stays so for down_ms. */
 void fake_break(struct fake_server *, const char *member, uint64_t down_ms);
+/* The process of the mount is killed: whatever it sent may still arrive, and it hears nothing more. Its coordinator is
+ * freed next. */
+void fake_kill(struct fake_server *, const char *member);
+/* The mount's session ends on the server, before its time; nobody is told. */
+void fake_end_session(struct fake_server *, const char *member);
+void fake_observe(struct fake_server *, const struct fake_observer *);
+/* Is that mount's core being told by the driver right now that something ended? */
+bool fake_telling(struct fake_server *, const char *member);
+/* The id of that mount's daemon; NULL: there is none. */
+const uint8_t *fake_uuid(struct fake_server *, const char *member);
+/* All connections that are down come back now. */
+void fake_heal(struct fake_server *);
+/* How often its connection broke. */
+uint64_t fake_breaks(struct fake_server *, const char *member);
+/* What lies there of one daemon, by the id of its sessions: as fake_server_traces, and requests on their way. all:
+ * of its earlier sessions, too, that it lost and could not close. */
+size_t fake_traces_of(struct fake_server *, const uint8_t uuid[16], bool all);
+/* The owner value of the mount's hold of a lock or leadership. false: there is none. */
+bool fake_owner(struct fake_server *, const char *member, struct coord_key, uint8_t ret_owner[16]);
+/* Is the member that of a dead daemon, whose claim the mount `by` has taken over? */
+bool fake_stale(
+	struct fake_server *, const char *by, struct coord_bytes group, struct coord_bytes member);
 /* Does that mount's session hold this on the server, now? By mode; COORD_NONE: any. */
 bool fake_holds(struct fake_server *, const char *member, enum coord_kind, struct coord_bytes name,
 	enum coord_mode mode);

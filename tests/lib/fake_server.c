@@ -29,7 +29,7 @@ static enum coord_loss loss_of(const struct fake_server *server, enum coord_kind
 
 /* ---- Entries, watches, notices ---- */
 
-static struct fake_entry *entry_find(
+struct fake_entry *fake_entry_find(
 	struct fake_server *server, enum coord_kind kind, const struct fake_name *name)
 {
 	struct fake_entry *entry;
@@ -39,10 +39,10 @@ static struct fake_entry *entry_find(
 	return NULL;
 }
 
-static struct fake_entry *entry_get(
+struct fake_entry *fake_entry_get(
 	struct fake_server *server, enum coord_kind kind, const struct fake_name *name)
 {
-	struct fake_entry *entry = entry_find(server, kind, name);
+	struct fake_entry *entry = fake_entry_find(server, kind, name);
 	if (entry)
 		return entry;
 	entry = calloc(1, sizeof(*entry));
@@ -74,7 +74,7 @@ static void entry_changed(struct fake_server *server, struct fake_entry *entry)
 		fake_note(server, watch->peer, FAKE_CHANGED, entry->kind, &entry->name, NULL, 0);
 	if (entry->kind != COORD_LEADER)
 		return;
-	struct fake_entry *group = entry_find(server, COORD_GROUP, &entry->name);
+	struct fake_entry *group = fake_entry_find(server, COORD_GROUP, &entry->name);
 	if (group)
 		entry_changed(server, group);
 }
@@ -89,7 +89,7 @@ static void entry_contended(
 				hold->owner, hold->epoch);
 }
 
-static void entry_watch(struct fake_entry *entry, struct fake_peer *peer)
+void fake_entry_watch(struct fake_entry *entry, struct fake_peer *peer)
 {
 	struct fake_watch *watch;
 	coord_list_each (watch, &entry->watches, link)
@@ -117,7 +117,7 @@ void fake_changed_all(struct fake_server *server, struct fake_peer *peer)
 
 static uint64_t lease_end(struct fake_server *server, enum coord_kind kind)
 {
-	if (loss_of(server, kind) != COORD_LOSS_LEASE)
+	if (loss_of(server, kind) != COORD_LOSS_LEASE || server->options.sessions)
 		return UINT64_MAX;
 	return coord_now_ms(server->loop) + server->options.ttl_ms;
 }
@@ -179,11 +179,48 @@ static uint64_t next_token(struct fake_server *server, enum coord_mode mode)
 	return server->last_token += 2;
 }
 
-static void hold_free(struct fake_hold *hold)
+static struct fake_hold *peer_hold(
+	struct fake_server *server, const struct fake_peer *peer, bool all, uint64_t conn);
+
+static void peer_free(struct fake_peer *peer)
 {
+	coord_list_remove(&peer->link);
+	free(peer);
+}
+
+static void hold_free(struct fake_server *server, struct fake_hold *hold)
+{
+	struct fake_peer *peer = hold->peer;
 	coord_list_remove(&hold->link);
 	free(hold->data);
 	free(hold);
+	if (peer->ended && !peer_hold(server, peer, true, UINT64_MAX))
+		peer_free(peer);
+}
+
+static struct coord_key hold_key(const struct fake_hold *hold)
+{
+	return (struct coord_key){hold->kind, fake_bytes(&hold->entry->name)};
+}
+
+static void tell_granted(struct fake_server *server, const struct fake_hold *hold)
+{
+	const struct fake_observer *to = server->observer;
+	if (to && hold->kind != COORD_MEMBER)
+		to->granted(to->user, hold->peer->member, hold_key(hold), hold->mode);
+}
+
+static void tell_ended(struct fake_server *server, const struct fake_hold *hold, enum fake_end end)
+{
+	const struct fake_observer *to = server->observer;
+	if (to && hold->kind != COORD_MEMBER)
+		to->ended(to->user, hold->peer->member, hold_key(hold), hold->owner, end);
+}
+
+/* The lease of what is answered now; 0: none. */
+static uint64_t lease_ms(struct fake_server *server, enum coord_kind kind)
+{
+	return loss_of(server, kind) == COORD_LOSS_LEASE ? server->options.ttl_ms : 0;
 }
 
 static struct fake_hold *hold_new(
@@ -213,7 +250,8 @@ static void grant(struct fake_server *server, struct fake_entry *entry, struct f
 	coord_list_add(&entry->holds, &hold->link);
 	req->status = 0;
 	req->token = hold->token;
-	req->ttl_ms = hold->expires_ms == UINT64_MAX ? 0 : server->options.ttl_ms;
+	req->ttl_ms = lease_ms(server, req->kind);
+	tell_granted(server, hold);
 	expire_arm(server);
 	entry_changed(server, entry);
 }
@@ -229,16 +267,18 @@ static void queue_serve(struct fake_server *server, struct fake_entry *entry)
 		coord_list_remove(&req->queue_link);
 		req->queued = false;
 		/* The wait was long: a lease counts from a request that is sent now. */
-		req->confirm = loss_of(server, req->kind) == COORD_LOSS_LEASE;
+		req->confirm =
+			loss_of(server, req->kind) == COORD_LOSS_LEASE && !server->options.sessions;
 		grant(server, entry, req);
 		fake_reply(req);
 	}
 }
 
-static void hold_release(struct fake_server *server, struct fake_hold *hold)
+static void hold_release(struct fake_server *server, struct fake_hold *hold, enum fake_end end)
 {
 	struct fake_entry *entry = hold->entry;
-	hold_free(hold);
+	tell_ended(server, hold, end);
+	hold_free(server, hold);
 	entry_changed(server, entry);
 	if (entry->kind != COORD_GROUP)
 		queue_serve(server, entry);
@@ -249,14 +289,14 @@ static void hold_lose(struct fake_server *server, struct fake_hold *hold)
 {
 	fake_note(server, hold->peer, FAKE_GONE, hold->kind, &hold->entry->name, hold->owner,
 		hold->epoch);
-	hold_release(server, hold);
+	hold_release(server, hold, FAKE_END_BROKEN);
 }
 
 void fake_queue_leave(struct fake_server *server, struct fake_req *req)
 {
 	if (!req->queued)
 		return;
-	struct fake_entry *entry = entry_find(server, req->kind, &req->name);
+	struct fake_entry *entry = fake_entry_find(server, req->kind, &req->name);
 	coord_list_remove(&req->queue_link);
 	req->queued = false;
 	queue_serve(server, entry);
@@ -269,7 +309,7 @@ struct fake_peer *fake_peer_find(struct fake_server *server, uint64_t id)
 {
 	struct fake_peer *peer;
 	coord_list_each (peer, &server->peers, link)
-		if (peer->id == id)
+		if (peer->id == id && !peer->ended)
 			return peer;
 	return NULL;
 }
@@ -329,16 +369,47 @@ static void peer_unwatch(struct fake_server *server, const struct fake_peer *pee
 	}
 }
 
-/* Everything of the session goes. lose: its client is told, if it can be. */
-static void peer_end(struct fake_server *server, struct fake_peer *peer, bool lose)
+/* Everything of the session goes. */
+static void peer_end(struct fake_server *server, struct fake_peer *peer, enum fake_end end)
 {
 	struct fake_hold *hold;
+	peer->ended = false;
 	fake_peer_requeue(server, peer, UINT64_MAX);
 	while ((hold = peer_hold(server, peer, true, UINT64_MAX)))
-		lose ? hold_lose(server, hold) : hold_release(server, hold);
+		hold_release(server, hold, end);
 	peer_unwatch(server, peer);
-	coord_list_remove(&peer->link);
-	free(peer);
+	peer_free(peer);
+}
+
+static struct fake_hold *peer_member(struct fake_server *server, const struct fake_peer *peer)
+{
+	struct fake_entry *entry;
+	struct fake_hold *hold;
+	coord_list_each (entry, &server->entries, link)
+		coord_list_each (hold, &entry->members, link)
+			if (hold->peer == peer)
+				return hold;
+	return NULL;
+}
+
+/* Where each lock has a lease of its own: the claim goes, and the members, and the locks stay for theirs. */
+static void peer_expire(struct fake_server *server, struct fake_peer *peer, enum fake_end end)
+{
+	struct fake_hold *hold;
+	if (!server->options.claims) {
+		peer_end(server, peer, end);
+		return;
+	}
+	fake_peer_requeue(server, peer, UINT64_MAX);
+	while ((hold = peer_member(server, peer)))
+		hold_release(server, hold, end);
+	peer_unwatch(server, peer);
+	peer->claims = false;
+	peer->client = NULL;
+	peer->expires_ms = UINT64_MAX;
+	peer->ended = true;
+	if (!peer_hold(server, peer, true, UINT64_MAX))
+		peer_free(peer);
 }
 
 void fake_peer_dropped(struct fake_server *server, uint64_t peer_id, uint64_t conn)
@@ -346,13 +417,26 @@ void fake_peer_dropped(struct fake_server *server, uint64_t peer_id, uint64_t co
 	struct fake_peer *peer = fake_peer_find(server, peer_id);
 	if (!peer)
 		return;
-	fake_peer_requeue(server, peer, conn);
+	if (conn > peer->dropped)
+		peer->dropped = conn;
+	if (!server->options.sessions)
+		fake_peer_requeue(server, peer, conn);
 	struct fake_hold *hold;
 	while ((hold = peer_hold(server, peer, false, conn)))
-		hold_release(server, hold);
+		hold_release(server, hold, FAKE_END_DROPPED);
 	/* Nothing is leased: nothing but this connection kept the session. */
 	if (!peer->client && peer->expires_ms == UINT64_MAX)
-		peer_end(server, peer, false);
+		peer_end(server, peer, FAKE_END_DROPPED);
+}
+
+void fake_end_session(struct fake_server *server, const char *member)
+{
+	struct fake_peer *peer = NULL;
+	coord_list_each (peer, &server->peers, link)
+		if (strcmp(peer->member, member) == 0 && peer->client) {
+			peer_expire(server, peer, FAKE_END_BROKEN);
+			return;
+		}
 }
 
 static bool expire_one(struct fake_server *server, uint64_t now)
@@ -365,13 +449,13 @@ static bool expire_one(struct fake_server *server, uint64_t now)
 		for (int i = 0; i < 2; i++)
 			coord_list_each (hold, lists[i], link)
 				if (hold->expires_ms <= now) {
-					hold_release(server, hold);
+					hold_release(server, hold, FAKE_END_EXPIRED);
 					return true;
 				}
 	}
 	coord_list_each (peer, &server->peers, link)
 		if (peer->expires_ms <= now) {
-			peer_end(server, peer, false);
+			peer_expire(server, peer, FAKE_END_EXPIRED);
 			return true;
 		}
 	return false;
@@ -391,37 +475,62 @@ static bool any_leased(const struct fake_server *server)
 	       loss_of(server, COORD_MEMBER) == COORD_LOSS_LEASE;
 }
 
+/* The claim goes over to a daemon that knows its holder for dead, or to a new session of its holder. */
+static void claim_taken(
+	struct fake_server *server, struct fake_peer *peer, const struct fake_hello *hello)
+{
+	bool own = memcmp(peer->uuid, hello->uuid, 16) == 0;
+	peer->claims = false;
+	memcpy(peer->heir, hello->uuid, 16);
+	if (!own && (server->options.claims || !server->options.heirs))
+		peer_expire(server, peer, FAKE_END_TAKEN_OVER);
+}
+
+static struct fake_peer *claimant(struct fake_server *server, const char *member)
+{
+	struct fake_peer *peer;
+	coord_list_each (peer, &server->peers, link)
+		if (peer->claims && strcmp(peer->member, member) == 0)
+			return peer;
+	return NULL;
+}
+
+static void claim_refused(
+	struct fake_server *server, struct fake_req *req, const struct fake_peer *peer)
+{
+	struct coord_row *row = req->op ? coord_op_row(req->op) : NULL;
+	if (row) {
+		row->data = coord_op_copy(req->op, peer->identity, peer->identity_len);
+		if (loss_of(server, COORD_LOCK) == COORD_LOSS_PROCESS && peer->client)
+			row->flags = COORD_ROW_LIVE;
+	}
+	req->status = -EEXIST;
+}
+
 static void execute_open(struct fake_server *server, struct fake_req *req)
 {
-	const struct coord_config *config = coord_session_config(req->client->session);
-	const uint8_t *uuid = coord_session_uuid(req->client->session);
+	const struct fake_hello *hello = req->hello;
+	uint64_t now = coord_now_ms(server->loop);
 	struct fake_peer *peer;
-	coord_list_each (peer, &server->peers, link) {
-		if (!peer->claims || config->read_only || strcmp(peer->member, config->member) != 0)
-			continue;
-		if (memcmp(peer->uuid, uuid, 16) == 0 || (req->flags & COORD_OP_REPLACE_STALE)) {
-			peer->claims = false;
-			continue;
+	while (!hello->read_only && (peer = claimant(server, hello->member))) {
+		bool own = memcmp(peer->uuid, hello->uuid, 16) == 0;
+		if (!own && !(req->flags & COORD_OP_REPLACE_STALE)) {
+			claim_refused(server, req, peer);
+			return;
 		}
-		struct coord_row *row = req->op ? coord_op_row(req->op) : NULL;
-		if (row) {
-			row->data = coord_op_copy(req->op, peer->identity, peer->identity_len);
-			if (loss_of(server, COORD_LOCK) == COORD_LOSS_PROCESS)
-				row->flags = COORD_ROW_LIVE;
-		}
-		req->status = -EEXIST;
-		return;
+		claim_taken(server, peer, hello);
 	}
 	peer = calloc(1, sizeof(*peer));
 	assert(peer);
 	peer->id = req->peer_id;
 	peer->client = req->client;
-	memcpy(peer->uuid, uuid, 16);
-	strncpy(peer->member, config->member, sizeof(peer->member) - 1);
-	peer->identity_len = coord_identity_format(&config->identity, peer->identity);
-	peer->claims = !config->read_only;
-	peer->expires_ms = any_leased(server) ? coord_now_ms(server->loop) + server->options.ttl_ms
-					      : UINT64_MAX;
+	memcpy(peer->uuid, hello->uuid, 16);
+	strcpy(peer->member, hello->member);
+	peer->identity_len = hello->identity_len;
+	memcpy(peer->identity, hello->identity, hello->identity_len);
+	peer->claims = !hello->read_only;
+	peer->expires_ms = any_leased(server) ? now + server->options.ttl_ms : UINT64_MAX;
+	peer->touched_ms = now;
 	peer->conn = req->conn;
 	coord_list_add(&server->peers, &peer->link);
 	req->ttl_ms = any_leased(server) ? server->options.ttl_ms : 0;
@@ -446,8 +555,12 @@ static bool renew_one(struct fake_server *server, struct fake_req *req, size_t i
 
 static void execute_renew(struct fake_server *server, struct fake_req *req, struct fake_peer *peer)
 {
+	uint64_t now = coord_now_ms(server->loop);
+	/* An ensemble's leader need not have heard of this one when it is answered. */
 	if (peer->expires_ms != UINT64_MAX)
-		peer->expires_ms = coord_now_ms(server->loop) + server->options.ttl_ms;
+		peer->expires_ms = (server->options.sessions ? peer->touched_ms : now) +
+				   server->options.ttl_ms;
+	peer->touched_ms = now;
 	for (size_t i = 0; i < req->owners_len; i++)
 		req->found[i] = renew_one(server, req, i);
 	req->ttl_ms = server->options.ttl_ms;
@@ -456,9 +569,9 @@ static void execute_renew(struct fake_server *server, struct fake_req *req, stru
 
 /* ---- Groups and members ---- */
 
-static struct fake_entry *group_find(struct fake_server *server, const struct fake_name *name)
+struct fake_entry *fake_group_find(struct fake_server *server, const struct fake_name *name)
 {
-	struct fake_entry *group = entry_find(server, COORD_GROUP, name);
+	struct fake_entry *group = fake_entry_find(server, COORD_GROUP, name);
 	return group && group->exists ? group : NULL;
 }
 
@@ -471,73 +584,6 @@ static struct fake_hold *member_find(struct fake_entry *group, const struct fake
 		if (name_equal(&hold->member, name))
 			return hold;
 	return NULL;
-}
-
-static struct coord_row *row_add(struct fake_req *req, const struct fake_hold *hold)
-{
-	struct coord_row *row = req->op ? coord_op_row(req->op) : NULL;
-	if (!row)
-		return NULL;
-	memcpy(row->owner, hold->owner, 16);
-	row->mode = hold->mode;
-	row->token = hold->token;
-	row->created_us = hold->since_us;
-	row->updated_us = hold->updated_us;
-	row->born = hold->born;
-	row->version = hold->version;
-	return row;
-}
-
-static void row_member(struct fake_req *req, const struct fake_hold *hold, bool with_data)
-{
-	struct coord_row *row = row_add(req, hold);
-	if (!row)
-		return;
-	row->name = coord_op_copy(req->op, hold->member.data, hold->member.len);
-	if (with_data)
-		row->data = coord_op_copy(req->op, hold->data, hold->data_len);
-}
-
-static void row_lock(struct fake_server *server, struct fake_req *req, struct fake_entry *entry)
-{
-	struct fake_hold *hold = coord_container(entry->holds.next, struct fake_hold, link);
-	struct coord_row *row = row_add(req, hold);
-	if (!row)
-		return;
-	row->name = coord_op_copy(req->op, entry->name.data, entry->name.len);
-	if (entry->kind == COORD_LOCK || (server->options.can & COORD_CAN_LEADER_ID))
-		row->data = coord_op_copy(req->op, hold->member.data, hold->member.len);
-	else
-		row->flags |= COORD_ROW_NO_ID;
-	for (struct coord_list *at = entry->holds.next; at != &entry->holds; at = at->next)
-		row->holders++;
-}
-
-static void execute_group_read(
-	struct fake_server *server, struct fake_req *req, struct fake_peer *peer)
-{
-	if (req->flags & COORD_OP_WATCH)
-		entry_watch(entry_get(server, COORD_GROUP, &req->name), peer);
-	struct fake_entry *group = group_find(server, &req->name);
-	struct fake_hold *hold;
-	if (!group) {
-		req->status = -ENOENT;
-		return;
-	}
-	coord_list_each (hold, &group->members, link)
-		row_member(req, hold, req->flags & COORD_OP_WITH_DATA);
-	struct fake_entry *leader = entry_find(server, COORD_LEADER, &req->name);
-	if (!leader || coord_list_empty(&leader->holds))
-		return;
-	hold = coord_container(leader->holds.next, struct fake_hold, link);
-	struct coord_row *row = row_add(req, hold);
-	if (!row)
-		return;
-	row->flags = COORD_ROW_LEADER;
-	if (server->options.can & COORD_CAN_LEADER_ID)
-		row->name = coord_op_copy(req->op, hold->member.data, hold->member.len);
-	else
-		row->flags |= COORD_ROW_NO_ID;
 }
 
 static int member_data(struct fake_hold *hold, struct fake_req *req, uint64_t now_us)
@@ -554,22 +600,23 @@ static int member_data(struct fake_hold *hold, struct fake_req *req, uint64_t no
 
 static void execute_join(struct fake_server *server, struct fake_req *req, struct fake_peer *peer)
 {
-	struct fake_entry *group = group_find(server, &req->name);
+	struct fake_entry *group = fake_group_find(server, &req->name);
 	if (!group) {
 		req->status = -ENOENT;
 		return;
 	}
 	struct fake_hold *hold = member_find(group, &req->member);
 	bool same = hold && memcmp(hold->owner, req->owner, 16) == 0;
-	bool stale = hold && (req->flags & COORD_OP_REPLACE_STALE) &&
-		     memcmp(hold->peer->uuid, peer->uuid, 16) == 0;
+	bool stale = hold && (memcmp(hold->peer->heir, peer->uuid, 16) == 0 ||
+				     ((req->flags & COORD_OP_REPLACE_STALE) &&
+					     memcmp(hold->peer->uuid, peer->uuid, 16) == 0));
 	if (hold && !same && !stale) {
-		row_member(req, hold, false);
+		fake_row_member(req, hold, false);
 		req->status = -EEXIST;
 		return;
 	}
 	if (stale && !same) {
-		hold_free(hold);
+		hold_free(server, hold);
 		hold = NULL;
 	}
 	if (!hold) {
@@ -578,7 +625,7 @@ static void execute_join(struct fake_server *server, struct fake_req *req, struc
 	}
 	hold->conn = req->conn;
 	member_data(hold, req, coord_utc_us(server->loop));
-	req->ttl_ms = hold->expires_ms == UINT64_MAX ? 0 : server->options.ttl_ms;
+	req->ttl_ms = lease_ms(server, COORD_MEMBER);
 	hold->expires_ms = lease_end(server, COORD_MEMBER);
 	expire_arm(server);
 	entry_changed(server, group);
@@ -586,14 +633,14 @@ static void execute_join(struct fake_server *server, struct fake_req *req, struc
 
 static void execute_member(struct fake_server *server, struct fake_req *req, struct fake_peer *peer)
 {
-	struct fake_entry *group = group_find(server, &req->name);
+	struct fake_entry *group = fake_group_find(server, &req->name);
 	struct fake_hold *hold = member_find(group, &req->member);
 	if (!hold) {
 		req->status = -ENOENT;
 		return;
 	}
 	if (req->call == COORD_CALL_MEMBER_GET) {
-		row_member(req, hold, true);
+		fake_row_member(req, hold, true);
 		return;
 	}
 	if (memcmp(hold->owner, req->owner, 16) != 0 && !(req->flags & COORD_OP_ADOPT)) {
@@ -604,7 +651,7 @@ static void execute_member(struct fake_server *server, struct fake_req *req, str
 		req->status = member_data(hold, req, coord_utc_us(server->loop));
 		entry_changed(server, group);
 	} else if (hold->peer == peer) {
-		hold_release(server, hold);
+		hold_release(server, hold, FAKE_END_RELEASED);
 	} else {
 		hold_lose(server, hold);
 	}
@@ -612,12 +659,12 @@ static void execute_member(struct fake_server *server, struct fake_req *req, str
 
 static void execute_group(struct fake_server *server, struct fake_req *req)
 {
-	struct fake_entry *group = group_find(server, &req->name);
+	struct fake_entry *group = fake_group_find(server, &req->name);
 	if (req->call == COORD_CALL_GROUP_CREATE) {
 		req->status = group ? -EEXIST : 0;
 		if (group)
 			return;
-		group = entry_get(server, COORD_GROUP, &req->name);
+		group = fake_entry_get(server, COORD_GROUP, &req->name);
 		group->exists = true;
 	} else {
 		req->status = !group                               ? -ENOENT
@@ -636,16 +683,16 @@ static void execute_group(struct fake_server *server, struct fake_req *req)
 
 static bool execute_lock(struct fake_server *server, struct fake_req *req, struct fake_peer *peer)
 {
-	if (req->kind == COORD_LEADER && !group_find(server, &req->name)) {
+	if (req->kind == COORD_LEADER && !fake_group_find(server, &req->name)) {
 		req->status = -ENOENT;
 		return true;
 	}
-	struct fake_entry *entry = entry_get(server, req->kind, &req->name);
+	struct fake_entry *entry = fake_entry_get(server, req->kind, &req->name);
 	struct fake_hold *hold = hold_find(entry, req->owner);
 	if (hold && hold_of(server, hold, req)) {
 		hold->expires_ms = lease_end(server, req->kind);
 		req->token = hold->token;
-		req->ttl_ms = hold->expires_ms == UINT64_MAX ? 0 : server->options.ttl_ms;
+		req->ttl_ms = lease_ms(server, req->kind);
 		return true;
 	}
 	if (coord_list_empty(&entry->queue) && hold_fits(entry, req->mode)) {
@@ -662,7 +709,7 @@ static bool execute_lock(struct fake_server *server, struct fake_req *req, struc
 	}
 	req->status = req->cancelled ? -ECANCELED : -EBUSY;
 	if (req->flags & COORD_OP_WATCH) {
-		entry_watch(entry, peer);
+		fake_entry_watch(entry, peer);
 		entry_contended(server, entry, peer);
 	}
 	entry_put(entry);
@@ -672,7 +719,7 @@ static bool execute_lock(struct fake_server *server, struct fake_req *req, struc
 static void execute_convert(
 	struct fake_server *server, struct fake_req *req, struct fake_peer *peer)
 {
-	struct fake_entry *entry = entry_find(server, req->kind, &req->name);
+	struct fake_entry *entry = fake_entry_find(server, req->kind, &req->name);
 	struct fake_hold *hold = hold_find(entry, req->owner);
 	if (!hold || !hold_of(server, hold, req)) {
 		req->status = -ESTALE;
@@ -684,29 +731,23 @@ static void execute_convert(
 	if (req->mode == COORD_EXCLUSIVE && entry->holds.next->next != &entry->holds) {
 		req->status = -EBUSY;
 		if (req->flags & COORD_OP_WATCH)
-			entry_watch(entry, peer);
+			fake_entry_watch(entry, peer);
 		entry_contended(server, entry, peer);
 		return;
 	}
 	hold->mode = req->mode;
+	tell_granted(server, hold);
 	req->token = hold->token = next_token(server, req->mode);
 	entry_changed(server, entry);
 	queue_serve(server, entry);
 }
 
-static void execute_unlock(struct fake_server *server, struct fake_req *req)
+/* Whoever waits in the queue under that owner value leaves it. */
+static void withdraw(struct fake_server *server, struct fake_entry *entry, const uint8_t *owner)
 {
-	struct fake_entry *entry = entry_find(server, req->kind, &req->name);
-	struct fake_hold *hold = hold_find(entry, req->owner);
 	struct fake_req *waiting;
-	if (hold) {
-		hold_release(server, hold);
-		return;
-	}
-	if (!entry)
-		return;
 	coord_list_each (waiting, &entry->queue, queue_link)
-		if (memcmp(waiting->owner, req->owner, 16) == 0) {
+		if (memcmp(waiting->owner, owner, 16) == 0) {
 			fake_queue_leave(server, waiting);
 			waiting->status = -ECANCELED;
 			fake_reply(waiting);
@@ -714,60 +755,35 @@ static void execute_unlock(struct fake_server *server, struct fake_req *req)
 		}
 }
 
+static void execute_unlock(struct fake_server *server, struct fake_req *req)
+{
+	struct fake_entry *entry = fake_entry_find(server, req->kind, &req->name);
+	struct fake_hold *hold = hold_find(entry, req->owner);
+	if (hold)
+		hold_release(server, hold, FAKE_END_RELEASED);
+	else if (entry)
+		withdraw(server, entry, req->owner);
+}
+
 static void execute_check(struct fake_server *server, struct fake_req *req)
 {
-	struct fake_hold *hold = hold_find(entry_find(server, req->kind, &req->name), req->owner);
+	struct fake_entry *entry = fake_entry_find(server, req->kind, &req->name);
+	struct fake_hold *hold = hold_find(entry, req->owner);
 	if (!hold || !hold_of(server, hold, req)) {
 		req->status = -ESTALE;
+		if (entry && server->options.sessions)
+			withdraw(server, entry, req->owner);
 		return;
 	}
 	hold->expires_ms = lease_end(server, req->kind);
-	req->ttl_ms = hold->expires_ms == UINT64_MAX ? 0 : server->options.ttl_ms;
+	req->ttl_ms = lease_ms(server, req->kind);
 	req->token = hold->token;
 	expire_arm(server);
 }
 
-static void execute_lock_read(
-	struct fake_server *server, struct fake_req *req, struct fake_peer *peer)
-{
-	if (req->flags & COORD_OP_WATCH)
-		entry_watch(entry_get(server, req->kind, &req->name), peer);
-	struct fake_entry *entry = entry_find(server, req->kind, &req->name);
-	if (entry && !coord_list_empty(&entry->holds))
-		row_lock(server, req, entry);
-}
-
-/* Pages of three, so that pages are seen to work. */
-static void execute_list(struct fake_server *server, struct fake_req *req, enum coord_kind kind)
-{
-	uint64_t after = 0, rows = 0;
-	if (!req->op)
-		return;
-	if (req->op->cursor.len == sizeof(after))
-		memcpy(&after, req->op->cursor.data, sizeof(after));
-	struct fake_entry *entry;
-	coord_list_each (entry, &server->entries, link) {
-		bool shown = kind == COORD_GROUP ? entry->exists : !coord_list_empty(&entry->holds);
-		if (entry->kind != kind || !shown || entry->serial <= after)
-			continue;
-		if (rows++ == 3) {
-			req->op->next_cursor = coord_op_copy(req->op, &after, sizeof(after));
-			return;
-		}
-		after = entry->serial;
-		if (kind != COORD_GROUP) {
-			row_lock(server, req, entry);
-			continue;
-		}
-		struct coord_row *row = coord_op_row(req->op);
-		if (row)
-			row->name = coord_op_copy(req->op, entry->name.data, entry->name.len);
-	}
-}
-
 static void execute_break(struct fake_server *server, struct fake_req *req)
 {
-	struct fake_entry *entry = entry_find(server, req->kind, &req->name);
+	struct fake_entry *entry = fake_entry_find(server, req->kind, &req->name);
 	if (!entry || coord_list_empty(&entry->holds)) {
 		req->status = -ENOENT;
 		return;
@@ -778,7 +794,7 @@ static void execute_break(struct fake_server *server, struct fake_req *req)
 	coord_list_each (hold, &entry->holds, link)
 		count++;
 	while (count--) {
-		entry = entry_find(server, req->kind, &req->name);
+		entry = fake_entry_find(server, req->kind, &req->name);
 		hold_lose(server, coord_container(entry->holds.next, struct fake_hold, link));
 	}
 }
@@ -786,7 +802,7 @@ static void execute_break(struct fake_server *server, struct fake_req *req)
 void fake_unwatch(struct fake_server *server, uint64_t peer_id, enum coord_kind kind,
 	const struct fake_name *name)
 {
-	struct fake_entry *entry = entry_find(server, kind, name);
+	struct fake_entry *entry = fake_entry_find(server, kind, name);
 	struct fake_watch *watch;
 	if (!entry)
 		return;
@@ -799,6 +815,28 @@ void fake_unwatch(struct fake_server *server, uint64_t peer_id, enum coord_kind 
 		}
 }
 
+/* Of a session that is over: what has a lease of its own can still be asked for and given back. */
+static void execute_late(struct fake_server *server, struct fake_req *req)
+{
+	struct fake_peer *peer;
+	req->expired = true;
+	if (!server->options.claims)
+		return;
+	if (req->call == COORD_CALL_UNLOCK || req->call == COORD_CALL_LOCK_CHECK) {
+		req->expired = false;
+		if (req->call == COORD_CALL_UNLOCK)
+			execute_unlock(server, req);
+		else
+			execute_check(server, req);
+	} else if (req->call == COORD_CALL_CLOSE) {
+		coord_list_each (peer, &server->peers, link)
+			if (peer->id == req->peer_id) {
+				peer_end(server, peer, FAKE_END_RELEASED);
+				return;
+			}
+	}
+}
+
 bool fake_execute(struct fake_server *server, struct fake_req *req)
 {
 	if (req->call == COORD_CALL_OPEN) {
@@ -807,12 +845,12 @@ bool fake_execute(struct fake_server *server, struct fake_req *req)
 	}
 	struct fake_peer *peer = fake_peer_find(server, req->peer_id);
 	if (!peer) {
-		req->expired = true;
+		execute_late(server, req);
 		return true;
 	}
 	switch (req->call) {
 	case COORD_CALL_CLOSE:
-		peer_end(server, peer, false);
+		peer_end(server, peer, FAKE_END_RELEASED);
 		return true;
 	case COORD_CALL_RENEW:
 		execute_renew(server, req, peer);
@@ -822,10 +860,10 @@ bool fake_execute(struct fake_server *server, struct fake_req *req)
 		execute_group(server, req);
 		return true;
 	case COORD_CALL_GROUP_LIST:
-		execute_list(server, req, COORD_GROUP);
+		fake_list(server, req, COORD_GROUP);
 		return true;
 	case COORD_CALL_GROUP_READ:
-		execute_group_read(server, req, peer);
+		fake_group_read(server, req, peer);
 		return true;
 	case COORD_CALL_MEMBER_JOIN:
 		execute_join(server, req, peer);
@@ -847,10 +885,10 @@ bool fake_execute(struct fake_server *server, struct fake_req *req)
 		execute_check(server, req);
 		return true;
 	case COORD_CALL_LOCK_READ:
-		execute_lock_read(server, req, peer);
+		fake_lock_read(server, req, peer);
 		return true;
 	case COORD_CALL_LOCK_LIST:
-		execute_list(server, req, req->kind);
+		fake_list(server, req, req->kind);
 		return true;
 	case COORD_CALL_LOCK_BREAK:
 		execute_break(server, req);
@@ -866,8 +904,8 @@ bool fake_execute(struct fake_server *server, struct fake_req *req)
 void fake_server_clear(struct fake_server *server)
 {
 	while (!coord_list_empty(&server->peers))
-		peer_end(
-			server, coord_container(server->peers.next, struct fake_peer, link), false);
+		peer_end(server, coord_container(server->peers.next, struct fake_peer, link),
+			FAKE_END_EXPIRED);
 	struct fake_entry *entry, *next;
 	coord_list_each_safe (entry, next, &server->entries, link) {
 		entry->exists = false;

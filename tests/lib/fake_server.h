@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the two halves of the fake share: fake.c, the driver and the network; fake_server.c. */
+/* What the parts of the fake share: fake.c, the driver and the network; fake_server.c and fake_reads.c; fake_ask.c. */
 #ifndef TESTS_FAKE_SERVER_H
 #define TESTS_FAKE_SERVER_H
 
@@ -22,8 +22,13 @@ struct fake_peer {
 	char identity[COORD_IDENTITY_MAX];
 	size_t identity_len;
 	bool claims;
+	bool ended; /* with its claim and members; locks with leases of their own are left */
+	uint8_t heir[16]; /* the daemon that took the claim over; zero: none */
 	uint64_t expires_ms; /* UINT64_MAX: not leased */
+	uint64_t
+		touched_ms; /* with option sessions: the last renewal, which counts from the next on */
 	uint64_t conn; /* the connection that was last seen */
+	uint64_t dropped; /* connections up to this are seen to be gone */
 };
 
 /* A lock, leadership or group. */
@@ -58,6 +63,15 @@ struct fake_watch {
 
 enum fake_fate { FAKE_WELL, FAKE_LOST, FAKE_VANISHED, FAKE_UNANSWERED };
 
+/* Who opens; his coordinator may be gone when it arrives. */
+struct fake_hello {
+	uint8_t uuid[16];
+	char member[FAKE_NAME_MAX];
+	char identity[COORD_IDENTITY_MAX];
+	size_t identity_len;
+	bool read_only;
+};
+
 /* A request on its way: to the server, in its queue, or back. */
 struct fake_req {
 	struct coord_list
@@ -82,10 +96,13 @@ struct fake_req {
 	uint8_t (*owners)[16]; /* RENEW */
 	bool *found;
 	size_t owners_len;
+	struct fake_hello *hello; /* OPEN */
 	/* Answer. */
 	int status;
 	uint64_t token, ttl_ms;
 	bool queued, confirm, cancelled, expired;
+	bool parked; /* with option sessions: the connection went while it waited */
+	bool forsaken; /* queued, and its sender is told that nothing is known of it */
 };
 
 enum fake_note_what { FAKE_CHANGED, FAKE_CONTENDED, FAKE_GONE };
@@ -99,6 +116,7 @@ struct fake_server {
 	uint64_t next_id, next_serial, last_token, next_born;
 	uint64_t ops[COORD_CALLS], group_deletes;
 	size_t running;
+	const struct fake_observer *observer;
 };
 
 /* The driver's scratch of a session. */
@@ -110,7 +128,11 @@ struct fake_client {
 	uint64_t peer_id, conn, broken; /* connections up to broken are cut */
 	uint32_t epoch;
 	bool open, up; /* up: as far as the driver knows */
-	uint64_t last_arrive_ms, down_until_ms;
+	bool killed, telling;
+	uint64_t last_arrive_ms, last_answer_ms,
+		down_until_ms; /* on the clocks of server, host, server */
+	uint64_t confirmed_ms; /* with option sessions: the last renewal that was answered */
+	uint64_t breaks;
 	struct coord_timer notice, connect;
 };
 
@@ -127,11 +149,24 @@ void fake_expire(struct coord_timer *);
 void fake_changed_all(struct fake_server *, struct fake_peer *);
 void fake_server_clear(struct fake_server *);
 
+/* What the halves of the server share: fake_server.c changes, fake_reads.c reads. */
+struct fake_entry *fake_entry_find(struct fake_server *, enum coord_kind, const struct fake_name *);
+struct fake_entry *fake_entry_get(struct fake_server *, enum coord_kind, const struct fake_name *);
+void fake_entry_watch(struct fake_entry *, struct fake_peer *);
+struct fake_entry *fake_group_find(struct fake_server *, const struct fake_name *);
+void fake_row_member(struct fake_req *, const struct fake_hold *, bool with_data);
+void fake_group_read(struct fake_server *, struct fake_req *, struct fake_peer *);
+void fake_lock_read(struct fake_server *, struct fake_req *, struct fake_peer *);
+void fake_list(struct fake_server *, struct fake_req *, enum coord_kind);
+
 /* Calls from the server to the network. */
 void fake_note(struct fake_server *, struct fake_peer *, enum fake_note_what, enum coord_kind,
 	const struct fake_name *, const uint8_t *owner, uint32_t epoch);
 void fake_reply(struct fake_req *);
 uint64_t fake_below(struct fake_server *, uint64_t n);
+
+/* The client of the mount with that member id, NULL: none. */
+struct fake_client *fake_client_find(struct fake_server *, const char *member);
 
 struct coord_bytes fake_bytes(const struct fake_name *);
 void fake_name_set(struct fake_name *, struct coord_bytes);

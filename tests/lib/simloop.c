@@ -9,14 +9,26 @@ static struct sim_loop *sim_of(struct coord_loop *loop)
 	return coord_container(loop, struct sim_loop, loop);
 }
 
+/* What its BOOTTIME shows at a time of the world. */
+static uint64_t clock_us(const struct sim_loop *loop, uint64_t at_us)
+{
+	int64_t drift_us = 0;
+	if (loop->held_us && at_us > loop->held_us)
+		at_us = loop->held_us;
+	if (loop->ppm)
+		drift_us = (int64_t)(at_us - loop->ppm_since_us) * loop->ppm / 1000000;
+	return at_us + (uint64_t)(loop->ahead_us + drift_us);
+}
+
 static uint64_t loop_now_us(struct coord_loop *loop)
 {
-	return sim_of(loop)->sim->now_us;
+	return clock_us(sim_of(loop), sim_of(loop)->sim->now_us);
 }
 
 static uint64_t loop_utc_us(struct coord_loop *loop)
 {
-	return sim_of(loop)->sim->now_us + sim_of(loop)->sim->utc_offset_us;
+	const struct sim_loop *self = sim_of(loop);
+	return self->sim->now_us + self->sim->utc_offset_us + (uint64_t)self->utc_step_us;
 }
 
 static void loop_arm(struct coord_loop *loop, uint64_t due_ms)
@@ -75,6 +87,36 @@ void sim_pause(struct sim_loop *loop, bool paused)
 	loop->stale = true;
 }
 
+void sim_jump(struct sim_loop *loop, uint64_t us)
+{
+	loop->ahead_us += (int64_t)us;
+	loop->stale = true;
+}
+
+void sim_hold_clock(struct sim_loop *loop, bool hold)
+{
+	uint64_t now_us = loop->sim->now_us;
+	assert(loop->paused && !loop->held_us == hold);
+	if (!hold) {
+		loop->ahead_us = (int64_t)(clock_us(loop, now_us) - now_us);
+		loop->ppm_since_us = now_us;
+	}
+	loop->held_us = hold ? now_us : 0;
+}
+
+void sim_drift(struct sim_loop *loop, int32_t ppm)
+{
+	uint64_t now_us = loop->sim->now_us;
+	loop->ahead_us = (int64_t)(clock_us(loop, now_us) - now_us);
+	loop->ppm = ppm;
+	loop->ppm_since_us = now_us;
+}
+
+void sim_utc_step(struct sim_loop *loop, int64_t us)
+{
+	loop->utc_step_us += us;
+}
+
 /* splitmix64, Steele and others, "Fast splittable pseudorandom number generators", 2014. */
 uint64_t sim_random(struct sim *sim)
 {
@@ -107,8 +149,20 @@ static uint64_t loop_due_us(const struct sim_loop *loop)
 		return loop->sim->now_us;
 	if (loop->due_ms == UINT64_MAX)
 		return UINT64_MAX;
-	uint64_t due_us = loop->due_ms * 1000;
-	return due_us > loop->sim->now_us ? due_us : loop->sim->now_us;
+	uint64_t now_us = loop->sim->now_us, due_us = loop->due_ms * 1000;
+	uint64_t clock = clock_us(loop, now_us);
+	if (due_us <= clock)
+		return now_us;
+	uint64_t left_us = due_us - clock;
+	if (!loop->ppm)
+		return now_us + left_us;
+	/* The first microsecond of the world at which its clock is there. */
+	uint64_t at_us = now_us + (uint64_t)((int64_t)left_us * 1000000 / (1000000 + loop->ppm));
+	while (clock_us(loop, at_us) >= due_us)
+		at_us--;
+	while (clock_us(loop, at_us) < due_us)
+		at_us++;
+	return at_us;
 }
 
 /* The loop to run next, NULL: none has anything to do. Ties are drawn. */
@@ -141,14 +195,14 @@ bool sim_step(struct sim *sim, uint64_t limit_ms)
 	sim->now_us = due_us;
 	loop->woken = false;
 	/* One-shot, as a timerfd. */
-	if (loop->due_ms <= sim_now_ms(sim))
+	if (loop->due_ms <= coord_now_ms(&loop->loop))
 		loop->due_ms = UINT64_MAX;
 	sim->last = loop;
 	sim->steps++;
 	coord_loop_run(&loop->loop);
 	/* A timer that started another for a time that is past leaves the rest to the next turn. */
 	const struct coord_timer *first = loop->loop.timers;
-	if (!first || first->due_ms > sim_now_ms(sim))
+	if (!first || first->due_ms > coord_now_ms(&loop->loop))
 		loop->stale = false;
 	return true;
 }

@@ -16,7 +16,8 @@ struct fake_options site_options(void)
 	};
 }
 
-void site_open(struct site *site, uint64_t seed, const struct fake_options *options, size_t len)
+void site_open_hosts(
+	struct site *site, uint64_t seed, const struct fake_options *options, size_t len)
 {
 	memset(site, 0, sizeof(*site));
 	sim_init(&site->sim, seed);
@@ -28,9 +29,37 @@ void site_open(struct site *site, uint64_t seed, const struct fake_options *opti
 	for (size_t i = 0; i < len; i++) {
 		snprintf(site->members[i], sizeof(site->members[i]), "m%zu", i);
 		sim_loop_init(&site->sim, &site->hosts[i]);
-		r = site_client_open(site, i);
+	}
+}
+
+void site_open(struct site *site, uint64_t seed, const struct fake_options *options, size_t len)
+{
+	site_open_hosts(site, seed, options, len);
+	for (size_t i = 0; i < len; i++) {
+		int r = site_client_open(site, i);
 		assert(r == 0);
 	}
+}
+
+int site_client_start(struct site *site, size_t i, bool elsewhere)
+{
+	/* No process has such a number. */
+	enum { PID_NEVER = INT32_MAX };
+	struct coord_config *config;
+	int r = fake_server_config(site->server, site->members[i], &config);
+	if (r)
+		return r;
+	config->identity.pid = PID_NEVER + ++site->lives;
+	if (elsewhere)
+		config->identity.pidns += site->lives;
+	return client_start(&site->clients[i], &site->world, &site->hosts[i].loop, config);
+}
+
+void site_client_kill(struct site *site, size_t i)
+{
+	fake_kill(site->server, site->members[i]);
+	coord_free(site->clients[i].coord);
+	site->clients[i].coord = NULL;
 }
 
 int site_client_open(struct site *site, size_t i)

@@ -296,7 +296,7 @@ class Mounted(lib.Case):
         self.assertFalse(os.path.exists(path), "a directory that was moved was made again")
         os.mkdir(path)
         self.again(path, a, b)
-        self.assertIn(path + ", or a directory in it, was moved", a.read_log())
+        self.says(a, path + ", or a directory in it, was moved")
         self.assertEqual(os.listdir(os.path.join(path + ".old", ".toozfs", "sessions")), [])
 
     def test_store_covered(self):

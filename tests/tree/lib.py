@@ -24,6 +24,7 @@ import errno
 import fcntl
 import os
 import pickle
+import re
 import select
 import shutil
 import signal
@@ -516,6 +517,10 @@ class Case(unittest.TestCase):
             except BlockingIOError:
                 return False
         wait_until(taken, "the release", 1 * SLOW)
+
+    def says(self, tree, words):
+        """A line is written soon after what it tells of."""
+        wait_until(lambda: re.search(words, tree.read_log()), f"'{words}' in the log")
 
     def told_of_loss(self, fd, seconds=1):
         """The holder is told, without asking, and soon."""

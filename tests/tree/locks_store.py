@@ -53,7 +53,7 @@ class Removed(Store):
                     change(path)
                     self.told_of_loss(fd)
                     os.close(fd)
-        self.assertIn("its file was removed", self.a.read_log())
+        self.says(self.a, "its file was removed")
 
     def test_others_are_kept(self):
         """What is removed beside does no harm."""

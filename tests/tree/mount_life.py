@@ -6,6 +6,7 @@ Everything happens in a mount namespace of its own, where /sbin, /dev/fuse and s
 import ctypes
 import fcntl
 import os
+import re
 import signal
 import subprocess
 import time
@@ -258,6 +259,27 @@ class Start(Base):
             self.assertEqual(self.mount(url=store).stderr, "")
             self.umount()
 
+    def test_mount_at_once_after_kill(self):
+        """The daemon that was killed is still ending: its member id and its locks are waited for."""
+        store = "file://" + self.store()
+        for _ in range(8):
+            self.mount("-o", "member=a", url=store)
+            agent = self.agent()
+            agent.open_flock(os.path.join(self.dir, "locks/l"), os.O_RDWR | os.O_CREAT, lib.EX | lib.NB)
+            os.kill(next(iter(self.held())), signal.SIGKILL)
+            done = self.mount("-o", "member=a", url=store)
+            self.assertIn("daemon is gone", done.stderr)
+            agent.kill()
+            agent = self.agent()
+            agent.open_flock(os.path.join(self.dir, "locks/l"), os.O_RDWR | os.O_CREAT, lib.EX | lib.NB)
+            agent.kill()
+            os.kill(next(iter(self.held())), signal.SIGTERM)
+            self.wait()
+
+    def held(self):
+        """The pids of daemons of our directory that live: killed ones leave their file."""
+        return {pid for pid in self.pids() if self.command(pid)}
+
     def test_earlier_daemon_that_serves_on(self):
         """It is waited for no longer than the time-out, and its end leaves the new tree alone."""
         store = "file://" + self.store()
@@ -312,7 +334,22 @@ class Start(Base):
         finally:
             os.kill(pid, signal.SIGCONT)
         self.assertIn("does not answer", done.stderr)
+        self.assertIn(f"(pid {pid})", done.stderr)
         self.alive()
+
+    def test_stopped_daemon_is_replaced(self):
+        """By doing what the message says."""
+        store = "file://" + self.store()
+        self.mount("-o", "member=a", url=store)
+        pid = daemons()[self.dir]
+        os.kill(pid, signal.SIGSTOP)
+        done = self.mount("-o", "member=a", url=store, code=32)
+        command = re.search(r"to end it: (kill -9 \d+),", done.stderr)[1]
+        self.assertEqual(command, f"kill -9 {pid}")
+        subprocess.run(command.split(), check=True, timeout=10)
+        self.mount("-o", "member=a", url=store)
+        self.alive()
+        self.assertNotEqual(daemons()[self.dir], pid)
 
     def test_bad_option_touches_nothing(self):
         self.mount()

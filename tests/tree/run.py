@@ -854,6 +854,39 @@ class Leased:
             time.sleep(seconds)
             self.server.cont()
 
+    def test_not_obtained_in_an_outage(self):
+        """Nobody may hold it: that is no conflict."""
+        lock = self.a("locks/l")
+        for wait in ("-n", "-w0.3"):
+            self.assertEqual(self.code(wait, "-E", "75", "-l", self.a("locks/free"), "true"), 0)
+        self.server.pause()
+        self.addCleanup(self.server.cont)
+        self.state(self.a, "suspended", "lost")
+        for wait in ("-n", "-w0.3"):
+            done = self.done(wait, "-E", "75", "-l", lock, "echo", "ran")
+            self.assertEqual((done.returncode, done.stdout), (FAILED, ""), done.stderr)
+            self.assertRegex(done.stderr, r"\Atooz-run: .*/locks/l: .*the backend cannot be asked now.*\n\Z")
+        self.state(self.a, "lost")
+        done = self.done("-w", "0.3", "-E", "75", "-l", lock, "echo", "ran")
+        self.assertEqual((done.returncode, done.stdout), (FAILED, ""), done.stderr)
+        self.assertIn("the mount is lost", done.stderr)
+        self.server.cont()
+        self.state(self.a, "connected")
+        self.works()
+        # And a conflict is one again.
+        holder = self.agent()
+        holder.open_flock(self.b("locks/l"), RW, EX)
+        self.assertEqual(self.code("-w", "0.3", "-E", "75", "-l", lock, "true"), 75)
+
+    def test_not_obtained_of_a_daemon_that_stands_still(self):
+        self.a.process.send_signal(signal.SIGSTOP)
+        self.addCleanup(self.a.process.send_signal, signal.SIGCONT)
+        watch = lib.Stopwatch()
+        done = self.done("-w", "0.3", "-E", "75", "-l", self.a("locks/l"), "echo", "ran")
+        self.assertEqual((done.returncode, done.stdout), (FAILED, ""), done.stderr)
+        self.assertIn("the mount does not answer", done.stderr)
+        watch.within(0.3 + 3 + 1 * lib.SLOW)
+
     def test_outage_that_is_short(self):
         """Suspended is not lost."""
         process, _ = self.begin_writer("-l", self.a("locks/l"))

@@ -165,7 +165,7 @@ class Trouble(Own, trouble.Trouble, lib.Case):
         self.hold()
         self.server.kill()
         self.loses(self.holder, self.fd)
-        self.assertRegex(self.b.read_log(), rf"127.0.0.1:{self.server.port}: .* \(")
+        self.says(self.b, rf"127.0.0.1:{self.server.port}: .* \(")
         for agent in self.waiters:
             self.assertFalse(agent.done())
         self.server.start()

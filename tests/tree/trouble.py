@@ -396,6 +396,75 @@ class Trouble(Base):
         self.waiters[1].flock(self.waiters[1].fd, UN)
         self.waiters[0].result()
 
+    def looks(self, tree, count):
+        """So many look-ups, of names never seen before and of one that is held."""
+        for i in range(count):
+            self.assertFalse(os.path.exists(tree(f"locks/free{random.randrange(1 << 30)}")))
+        return os.path.exists(tree("locks/held"))
+
+    def calls_that_fail(self, tree):
+        """One of each kind; how many."""
+        name = f"x{random.randrange(1 << 30)}"
+        no_answer = (*UNKNOWN, errno.ENOENT)
+        calls = [(os.stat, tree("locks", name)), (lib.read, tree("locks", name)),
+                 (os.unlink, tree("locks", name)), (os.open, tree("locks", name), RW | os.O_EXCL),
+                 (os.listdir, tree("locks")), (os.listdir, tree("groups")),
+                 (os.mkdir, tree("groups", name)), (os.rmdir, tree("groups/g")),
+                 (os.listdir, tree("groups/g")), (lib.write, tree("groups/g", name), b"x"),
+                 (lib.read, tree("leaders/g")), (lib.read, tree("rings/g", name))]
+        for call, *args in calls:
+            self.fails(no_answer, call, *args)
+        fd = os.open(tree("locks", name), RW)
+        self.fails(errno.ENOLCK, fcntl.flock, fd, EX | NB)
+        os.fstat(fd)
+        self.fails(UNKNOWN, os.read, fd, 100)
+        os.close(fd)
+        return len(calls) + 4
+
+    def test_an_outage_is_waited_for_once(self):
+        """When nobody has answered for as long as a call may wait, the next are told at once."""
+        os.mkdir(self.a("groups/g"))
+        self.agent().open_flock(self.b("locks/held"), RW, EX)
+        self.assertTrue(self.looks(self.a, 0))
+        self.proxy.drop("both")
+        self.state(self.a, "lost")
+        watch, count = lib.Stopwatch(), 0
+        for _ in range(5):
+            count += self.calls_that_fail(self.a)
+            self.assertFalse(self.looks(self.a, 5))
+            count += 6
+        # A second, and the time-out.
+        self.assertGreater(count, 100)
+        watch.within(1 + LEASE_S + 2 * lib.SLOW, f"{count} calls")
+        lib.sh('ls -lR "$1"; df "$1"; find "$1"; cat "$1"/.tooz/*', self.a.path)
+        watch.within(1 + LEASE_S + 4 * lib.SLOW)
+        self.proxy.drop("none")
+        self.proxy.cut()
+        self.state(self.a, "connected")
+        # No call is told what was true before.
+        self.assertTrue(self.looks(self.a, 0))
+        self.works()
+
+    def test_a_silence_is_waited_for_once(self):
+        """Also while the connection is not known to be down; and an answer is enough to end that."""
+        slow = self.tree(self.url(port=self.proxy.port), "timeout=30")
+        self.agent().open_flock(self.b("locks/held"), RW, EX)
+        self.assertTrue(self.looks(slow, 1))
+        self.proxy.stall("both")
+        watch = lib.Stopwatch()
+        self.looks(slow, 8)
+        fd = os.open(slow("locks/other"), RW)
+        os.fstat(fd)
+        os.close(fd)
+        for i in range(4):
+            self.fails(UNKNOWN, os.open, slow(f"locks/new{i}"), RW | os.O_EXCL)
+        watch.within(2 + 2 * lib.SLOW)
+        self.assertGreater(watch.passed(), 0.5, "it was not waited for at all")
+        self.proxy.stall("none")
+        lib.wait_until(lambda: self.looks(slow, 0), "an answer")
+        self.state(slow, "connected")
+        self.assertTrue(self.looks(slow, 1))
+
     def _members(self):
         try:
             return os.listdir(self.b("groups/g"))

@@ -360,6 +360,113 @@ static void unsure(void **state)
 	}
 }
 
+/* Asks for a membership whose answer is lost, and stops in the moment in which the server has it. false: the request was
+ * lost, too. */
+static bool join_unanswered(struct answer *ret)
+{
+	struct fake_faults *faults = &fake_server_options(site.server)->faults;
+	faults->unknown = 1000;
+	assert_int_equal(coord_member_put(M0->coord, COORD_BYTES("g"), COORD_BYTES("x"), nil, true,
+				 1, answer_reply, ret, NULL),
+		0);
+	for (int i = 0; i < 10; i++) {
+		if (fake_joined(site.server, "m0", COORD_BYTES("g"), COORD_BYTES("x")))
+			break;
+		sim_step(SIM, sim_now_ms(SIM));
+	}
+	faults->unknown = 0;
+	return fake_joined(site.server, "m0", COORD_BYTES("g"), COORD_BYTES("x"));
+}
+
+static bool knows_x(void)
+{
+	struct coord_membership_info info;
+	return coord_membership_find(M0->coord, COORD_BYTES("g"), COORD_BYTES("x"), &info);
+}
+
+/* What became of a join is known in the end, also when its request had to be answered before. */
+static void settled_late(void **state)
+{
+	(void)state;
+	struct fake_options options = site_options();
+	options.ttl_ms = 60000;
+	unsigned seen = 0;
+	for (uint64_t seed = 1; seed <= 20; seed++) {
+		struct answer a = {0};
+		site_open(&site, seed, &options, 2);
+		assert_int_equal(client_group_create(M0, "g"), 0);
+		if (join_unanswered(&a)) {
+			seen++;
+			sim_pause(&site.server_host, true);
+			sim_run(SIM, 11000);
+			assert_int_equal(a.count, 1);
+			assert_int_equal(a.status, -ETIMEDOUT);
+			fake_break(site.server, "m0", 100);
+			sim_run(SIM, 1000);
+			sim_pause(&site.server_host, false);
+			sim_run(SIM, 5000);
+			assert_int_equal(knows_x(),
+				fake_joined(site.server, "m0", COORD_BYTES("g"), COORD_BYTES("x")));
+		}
+		sim_run(SIM, 15000);
+		client_member_leave(M0, "g", "x");
+		close_two();
+	}
+	assert_true(seen > 0);
+}
+
+/* The look that settles a join does not make the lease of the member longer. */
+static void look_renews_not(void **state)
+{
+	(void)state;
+	unsigned seen = 0;
+	for (uint64_t seed = 1; seed <= 20; seed++) {
+		struct answer a = {0};
+		struct coord_session_info info;
+		struct fake_options options = site_options();
+		site_open(&site, seed, &options, 2);
+		assert_int_equal(client_group_create(M0, "g"), 0);
+		if (join_unanswered(&a)) {
+			seen++;
+			sim_pause(&site.hosts[0], true);
+			sim_run(SIM, 5000);
+			sim_pause(&site.hosts[0], false);
+			sim_run(SIM, 100);
+			assert_true(knows_x());
+			coord_session_info(M0->coord, &info);
+			assert_in_range(info.left_ms, 1, 10000 - info.margin_ms - 5000);
+		}
+		sim_run(SIM, 15000);
+		client_member_leave(M0, "g", "x");
+		close_two();
+	}
+	assert_true(seen > 0);
+}
+
+/* Where members belong to connections, one that was joined by the last one ends with it. */
+static void of_the_old_connection(void **state)
+{
+	(void)state;
+	struct fake_options options = site_options();
+	options.lock_loss = options.member_loss = COORD_LOSS_CONNECTION;
+	for (uint64_t seed = 1; seed <= 60; seed++) {
+		struct answer a = {0};
+		site_open(&site, seed, &options, 2);
+		assert_int_equal(client_group_create(M0, "g"), 0);
+		join_unanswered(&a);
+		fake_server_options(site.server)->faults.notice_ms = 300;
+		fake_break(site.server, "m0", 0);
+		sim_run(SIM, 5000);
+		assert_int_equal(a.count, 1);
+		assert_int_equal(a.status, 0);
+		assert_true(knows_x());
+		assert_true(fake_joined(site.server, "m0", COORD_BYTES("g"), COORD_BYTES("x")));
+		fake_server_options(site.server)->faults.notice_ms = 0;
+		assert_int_equal(client_member_leave(M0, "g", "x"), 0);
+		close_two();
+	}
+}
+
 /* Lists come in pages, and whole. */
 static void pages(void **state)
 {
@@ -427,6 +534,9 @@ int main(void)
 		cmocka_unit_test(own_id),
 		cmocka_unit_test(left_at_stop),
 		cmocka_unit_test(unsure),
+		cmocka_unit_test(settled_late),
+		cmocka_unit_test(look_renews_not),
+		cmocka_unit_test(of_the_old_connection),
 		cmocka_unit_test(pages),
 		cmocka_unit_test(existence),
 	};

@@ -1,11 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The link against real servers that the test starts: commands, notices, and what happens when they end. */
+#include <dlfcn.h>
+#include <netdb.h>
+#include <semaphore.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <time.h>
 
 #include <cmocka.h>
 
@@ -350,6 +354,59 @@ static void one_of_them_dies(void **state)
 	site_close(&site);
 }
 
+/* libuv's, which waits for as long as the test wants. */
+static sem_t resolved;
+static _Atomic bool is_resolver_slow, is_resolver_asked;
+
+int getaddrinfo(const char *restrict host, const char *restrict service,
+	const struct addrinfo *restrict like, struct addrinfo **restrict ret)
+{
+	int (*next)(const char *, const char *, const struct addrinfo *, struct addrinfo **) =
+		dlsym(RTLD_NEXT, "getaddrinfo");
+	is_resolver_asked = true;
+	while (is_resolver_slow && sem_wait(&resolved) && errno == EINTR)
+		;
+	return next(host, service, like, ret);
+}
+
+struct pause {
+	struct site site;
+	struct coord_timer timer;
+};
+
+static void resolver_goes_on(struct coord_timer *timer)
+{
+	sem_post(&resolved);
+}
+
+static void stand_still(struct coord_timer *timer)
+{
+	struct pause *pause = coord_container(timer, struct pause, timer);
+	const struct timespec duration = {.tv_sec = 1, .tv_nsec = 200000000};
+	if (is_resolver_asked) {
+		nanosleep(&duration, NULL);
+		timer->fn = resolver_goes_on;
+	}
+	coord_timer_start(pause->site.loop, timer, coord_now_ms(pause->site.loop) + 10);
+}
+
+/* The process stands still for longer than the time to connect, with its resolver, when it has just asked. */
+static void pause_while_resolving(void **state)
+{
+	struct pause pause = {.timer.fn = stand_still};
+	assert_int_equal(sem_init(&resolved, 0, 0), 0);
+	server_with(NULL, NULL, NULL, NULL);
+	is_resolver_slow = true;
+	is_resolver_asked = false;
+	site_open(&pause.site, "redis://127.0.0.1:%u?socket_connect_timeout=1", port);
+	coord_timer_start(pause.site.loop, &pause.timer, coord_now_ms(pause.site.loop));
+	assert_true(run(&pause.site, is_up));
+	is_resolver_slow = false;
+	assert_int_equal(pause.site.downs, 0);
+	site_close(&pause.site);
+	sem_destroy(&resolved);
+}
+
 int main(void)
 {
 	if (!have_program("redis-server"))
@@ -365,6 +422,7 @@ int main(void)
 		cmocka_unit_test_teardown(closing, stop_server),
 		cmocka_unit_test_teardown(killed, stop_server),
 		cmocka_unit_test_teardown(pauses, stop_server),
+		cmocka_unit_test_teardown(pause_while_resolving, stop_server),
 		cmocka_unit_test_teardown(hung, stop_server),
 		cmocka_unit_test_teardown(one_of_them_dies, stop_server),
 	};

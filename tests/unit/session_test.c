@@ -65,6 +65,67 @@ static void margins(void **state)
 	}
 }
 
+static int vain(uint64_t limit_ms)
+{
+	return coord_in_vain(CLIENT->coord, limit_ms);
+}
+
+/* One that had its second in vain is enough for those who have no more, until there is an answer. */
+static void silent_for_a_second(void **state)
+{
+	(void)state;
+	struct fake_options options = site_options();
+	options.lock_loss = options.member_loss = COORD_LOSS_PROCESS;
+	site_open(&site, 1, &options, 1);
+	sim_pause(&site.server_host, true);
+	assert_int_equal(vain(1000), 0);
+	coord_unanswered(CLIENT->coord, 1000);
+	assert_int_equal(vain(1000), -ETIMEDOUT);
+	assert_int_equal(vain(10000), 0);
+	sim_run(SIM, 900);
+	assert_int_equal(vain(1000), -ETIMEDOUT);
+	/* Nothing is under way that would tell: somebody has to ask. */
+	sim_run(SIM, 200);
+	assert_int_equal(vain(1000), 0);
+	assert_int_equal(client_group_create(CLIENT, "g"), -ETIMEDOUT);
+	assert_int_equal(vain(1000), -ETIMEDOUT);
+	assert_int_equal(vain(10000), -ETIMEDOUT);
+	sim_pause(&site.server_host, false);
+	sim_run(SIM, 2000);
+	assert_int_equal(vain(10000), 0);
+	assert_int_equal(client_group_create(CLIENT, "h"), 0);
+	assert_int_equal(vain(1000), 0);
+	assert_true(client_close(CLIENT));
+	assert_true(site_close(&site));
+}
+
+/* Where there is no connection, as long as a call may wait for one. */
+static void down_for_a_second(void **state)
+{
+	(void)state;
+	struct fake_options options = site_options();
+	options.lock_loss = options.member_loss = COORD_LOSS_PROCESS;
+	site_open(&site, 1, &options, 1);
+	fake_break(site.server, "m0", 20000);
+	assert_true(until_state(COORD_SUSPENDED, 1000));
+	assert_int_equal(vain(1000), 0);
+	sim_run(SIM, 990);
+	assert_int_equal(vain(1000), 0);
+	sim_run(SIM, 20);
+	assert_int_equal(vain(1000), -EHOSTDOWN);
+	assert_int_equal(vain(10000), 0);
+	sim_run(SIM, 9000);
+	assert_int_equal(vain(10000), -EHOSTDOWN);
+	uint64_t start = sim_now_ms(SIM);
+	assert_int_equal(client_group_create(CLIENT, "g"), -EHOSTDOWN);
+	assert_true(sim_now_ms(SIM) - start < 100);
+	assert_true(until_state(COORD_CONNECTED, 30000));
+	assert_int_equal(vain(1000), 0);
+	assert_int_equal(client_group_create(CLIENT, "g"), 0);
+	assert_true(client_close(CLIENT));
+	assert_true(site_close(&site));
+}
+
 static void no_lease_no_renewal(void **state)
 {
 	(void)state;
@@ -186,6 +247,32 @@ static void grace(void **state)
 	assert_false(fake_holds(site.server, "m0", COORD_LOCK, LOCK, COORD_EXCLUSIVE));
 	assert_true(until_state(COORD_CONNECTED, 1000));
 	assert_true(info().epoch > epoch);
+	taker_free(&taker);
+	assert_true(site_close(&site));
+}
+
+/* Who unmounts in this moment lets him have it, too. */
+static void grace_at_umount(void **state)
+{
+	(void)state;
+	struct fake_options options = site_options();
+	struct taker taker;
+	site_open(&site, 1, &options, 1);
+	assert_int_equal(taker_new(CLIENT, COORD_LOCK, LOCK, &taker), 0);
+	assert_int_equal(taker_lock(&taker, COORD_EXCLUSIVE, COORD_LOCK_WAIT, 1000), 0);
+	uint64_t grace_ms = info().grace_ms;
+	sim_pause(&site.server_host, true);
+	assert_true(until_state(COORD_LOST, 20000));
+	sim_settle(SIM);
+	assert_int_equal(taker.lost, 1);
+	sim_pause(&site.server_host, false);
+	coord_stop(CLIENT->coord);
+	sim_run(SIM, grace_ms - 50);
+	assert_true(fake_holds(site.server, "m0", COORD_LOCK, LOCK, COORD_EXCLUSIVE));
+	assert_false(CLIENT->stopped);
+	sim_run(SIM, 200);
+	assert_false(fake_holds(site.server, "m0", COORD_LOCK, LOCK, COORD_EXCLUSIVE));
+	assert_true(CLIENT->stopped);
 	taker_free(&taker);
 	assert_true(site_close(&site));
 }
@@ -499,19 +586,67 @@ static void long_outage(void **state)
 	assert_true(site_close(&site));
 }
 
+enum { MANY = 25 };
+
+static unsigned lines, summaries, untold;
+
+static void count_losses(int level, const char *text)
+{
+	(void)level;
+	static const char why[] = " was lost: its lease was not renewed in time (held by process ";
+	if (strstr(text, why)) {
+		lines++;
+		untold += CLIENT->losses < lines;
+	} else if (!strcmp(text, "... and 5 more were lost: its lease was not renewed in time")) {
+		summaries++;
+		untold += CLIENT->losses < MANY;
+	}
+}
+
+/* What goes with a session: the holder is told first, then the log, with no more than 20 names. */
+static void log_of_losses(void **state)
+{
+	(void)state;
+	struct fake_options options = site_options();
+	struct taker takers[MANY];
+	site_open(&site, 1, &options, 1);
+	for (size_t i = 0; i < MANY; i++) {
+		char name[] = {'l', (char)('a' + i), 0};
+		assert_int_equal(
+			taker_new(CLIENT, COORD_LOCK, coord_bytes_of(name), &takers[i]), 0);
+		assert_int_equal(taker_lock(&takers[i], COORD_EXCLUSIVE, COORD_LOCK_WAIT, 1000), 0);
+	}
+	lines = summaries = untold = 0;
+	coord_log_to(count_losses);
+	fake_break(site.server, "m0", 60000);
+	assert_true(until_state(COORD_LOST, 60000));
+	assert_true(until_state(COORD_CONNECTED, 2 * 60000));
+	coord_log_to(NULL);
+	assert_int_equal(lines, 20);
+	assert_int_equal(summaries, 1);
+	assert_int_equal(untold, 0);
+	for (size_t i = 0; i < MANY; i++)
+		taker_free(&takers[i]);
+	assert_true(site_close(&site));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(margins),
+		cmocka_unit_test(silent_for_a_second),
+		cmocka_unit_test(down_for_a_second),
 		cmocka_unit_test(no_lease_no_renewal),
 		cmocka_unit_test(suspended),
 		cmocka_unit_test(lost),
 		cmocka_unit_test(grace),
+		cmocka_unit_test(grace_at_umount),
 		cmocka_unit_test(lost_in_sleep),
 		cmocka_unit_test(grant_too_late),
 		cmocka_unit_test(lost_with_connection),
 		cmocka_unit_test(unreachable),
 		cmocka_unit_test(long_outage),
+		cmocka_unit_test(log_of_losses),
 		cmocka_unit_test(silent),
 		cmocka_unit_test(stop_while_down),
 		cmocka_unit_test(stop_while_opening),

@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: Apache-2.0
+"""on_loss=: who is signalled when a lock is lost, and who is not."""
+import os
+import signal
+import subprocess
+
+import lib
+
+
+class Base(lib.Case):
+    def setUp(self):
+        self.mount = self.tree(options="on_loss=term")
+        self.lock = self.mount("locks/l")
+
+    def session(self, script, *args):
+        """A script in a session of its own; its $1 is the lock."""
+        return self.spawn("bash", "-c", script, "bash", self.lock, *args, start_new_session=True)
+
+    def held(self, *command):
+        """A process that holds the lock and runs a command, in a session of its own."""
+        return self.spawn("flock", self.lock, *command, start_new_session=True)
+
+    def mark(self):
+        """A file that is not there yet."""
+        return os.path.join(lib.tempfile.mkdtemp(prefix="mark", dir=lib.WORK), "mark")
+
+    def pid_in(self, path):
+        return int(lib.wait_until(lambda: os.path.exists(path) and lib.read(path).endswith(b"\n") and
+                                  lib.read(path), path))
+
+    def lose(self, path=None):
+        """Breaks the lock, from another session."""
+        subprocess.run(["setsid", "-w", "rm", path or self.lock], check=True, timeout=lib.PATIENCE_S)
+
+    def logged(self, text):
+        lib.wait_until(lambda: text in self.mount.read_log(), "the log: " + text)
+
+    def signalled(self, pid):
+        self.logged(f"locks/l was lost: signal 15 to process {pid}\n")
+
+    def spared(self, pid):
+        """Walks come one after the other: that of a later loss shows that this one's is over."""
+        path = self.mount("locks/later")
+        mark = self.mark()
+        later = self.spawn("flock", path, "bash", "-c", 'echo $$ >"$1"; exec sleep 70', "bash", mark,
+                           start_new_session=True)
+        self.pid_in(mark)
+        self.lose(path)
+        self.assertEqual(later.wait(lib.PATIENCE_S), -signal.SIGTERM)
+        self.assertNotIn(f"to process {pid}\n", self.mount.read_log())
+        self.assertEqual(lib.read(f"/proc/{pid}/stat").split(b") ")[1][:1], b"S")
+
+
+class Namespaces(Base):
+    """The mount need not be in the mount namespace of who has the file open, nor in any."""
+
+    def test_taker_in_another(self):
+        taker = self.session('exec 9<>"$1"; flock 9; exec unshare -m sleep 70')
+        lib.wait_until(lambda: lib.read(f"/proc/{taker.pid}/comm") == b"sleep\n", "the namespace")
+        self.lose()
+        self.assertEqual(taker.wait(lib.PATIENCE_S), -signal.SIGTERM)
+
+    def test_job_that_does_not_see_the_mount(self):
+        mark = self.mark()
+        holder = self.held("unshare", "-m", "--propagation", "private", "bash", "-c",
+                           'umount -l "$1"; echo $$ >"$2"; exec sleep 70', "bash", self.mount.path, mark)
+        job = self.pid_in(mark)
+        self.lose()
+        self.assertEqual(holder.wait(lib.PATIENCE_S), -signal.SIGTERM)
+        self.signalled(job)
+
+    def test_after_a_lazy_umount(self):
+        """The daemon serves on, and another mount breaks the lock."""
+        url = "file://" + self.store()
+        self.mount, other = self.tree(url, "on_loss=term"), self.tree(url)
+        self.lock = self.mount("locks/l")
+        mark = self.mark()
+        holder = self.held("bash", "-c", 'echo $$ >"$1"; exec sleep 70', "bash", mark)
+        job = self.pid_in(mark)
+        subprocess.run(["umount", "-l", self.mount.path], check=True, timeout=lib.PATIENCE_S)
+        lib.wait_until(lambda: os.path.exists(other("locks/l")), "the lock")
+        os.unlink(other("locks/l"))
+        self.assertEqual(holder.wait(lib.PATIENCE_S), -signal.SIGTERM)
+        self.signalled(job)
+        self.assertEqual(self.mount.wait_exit(), 0)
+
+
+class Kernel(Base):
+    """What a walk asks about a descriptor the kernel answers, not the daemon, which may wait for the walk."""
+
+    def ask(self, cached):
+        return self.spawn("stat", "-L", f"--cached={cached}", "-c", "%i", self.path,
+                          stdout=subprocess.PIPE, text=True)
+
+    def answered_without_daemon(self, ino):
+        os.kill(self.mount.pid, signal.SIGSTOP)
+        try:
+            default = self.ask("default")
+            for _ in range(3):
+                out, _ = self.ask("always").communicate(timeout=lib.PATIENCE_S)
+                self.assertEqual(out, f"{ino}\n")
+            # What the kernel knows is out of date: whoever wants more waits for the daemon.
+            never = self.ask("never")
+            self.assertFalse(lib.select.select([never.stdout], [], [], lib.SHORT_S)[0])
+        finally:
+            os.kill(self.mount.pid, signal.SIGCONT)
+        for asked in (default, never):
+            self.assertEqual(asked.communicate(timeout=lib.PATIENCE_S)[0], f"{ino}\n")
+
+    def test_daemon_that_does_not_answer(self):
+        agent = self.agent()  # whose descriptor no child of ours inherits and closes, which asks the daemon
+        fd = agent.open_flock(self.lock, os.O_RDWR | os.O_CREAT, lib.EX)
+        self.path = f"/proc/{agent.pid}/fd/{fd}"
+        ino = os.stat(self.path).st_ino
+        self.answered_without_daemon(ino)
+        os.truncate(self.lock, 0)  # attributes are out of date from now on
+        self.answered_without_daemon(ino)
+        subprocess.run(["umount", "-l", self.mount.path], check=True, timeout=lib.PATIENCE_S)
+        self.answered_without_daemon(ino)
+
+
+class Queue(Base):
+    """Who has a handle of its own that lost nothing is told from who lost."""
+
+    def two(self, second):
+        """The script holds in one subshell, and does something in a second one. Gives the pids that they
+        write, and both fds are 9."""
+        holder, other = self.mark(), self.mark()
+        script = self.session('''(flock 9; echo $BASHPID >"$2"; sleep 70; :) 9>"$1" &
+            until [ -s "$2" ]; do sleep 0.01; done
+            (''' + second + '''; :) 9>"$1" & wait''', holder, other)
+        return script, self.pid_in(holder), self.pid_in(other)
+
+    def test_the_next_of_one_script(self):
+        """flock(1)'s own idiom: the subshell opened the file, and waits for its flock."""
+        script, holder, waiter = self.two('echo $BASHPID >"$3"; flock 9; sleep 70')
+        self.wait_waiters(self.lock, 1)
+        self.lose()
+        self.signalled(holder)
+        self.spared(waiter)
+        self.assertIsNone(script.poll())
+
+    def test_the_job_of_the_next(self):
+        """Whom it started, too."""
+        script, holder, job = self.two('sleep 70 & echo $! >"$3"; flock 9; sleep 70')
+        self.wait_waiters(self.lock, 1)
+        self.lose()
+        self.signalled(holder)
+        self.spared(job)
+        self.assertIsNone(script.poll())
+
+    def test_two_descriptors_of_one_handle(self):
+        _, holder, other = self.two('exec 8>&9; echo $BASHPID >"$3"; sleep 70')
+        self.lose()
+        self.signalled(holder)
+        self.spared(other)
+
+    def test_thread_that_opened(self):
+        """The kernel says which thread it was."""
+        program = """
+import os, sys, threading, time
+def work():
+    fd = os.open(sys.argv[1], os.O_RDWR)
+    os.set_inheritable(fd, True)
+    with open(sys.argv[2], "w") as f:
+        print(os.getpid(), file=f)
+    time.sleep(70)
+threading.Thread(target=work).start()
+"""
+        _, holder, other = self.two(f"exec 9>&-; exec '{lib.sys.executable}' -c '{program}' \"$1\" \"$3\"")
+        self.lose()
+        self.signalled(holder)
+        self.spared(other)
+
+    def test_holder_that_opened_it_again(self):
+        """Beside the handle that it inherited, and that lost the lock, it has one that lost nothing."""
+        mark = self.mark()
+        self.held("bash", "-c", 'exec 8<"$1"; echo $$ >"$2"; sleep 70; :', "bash", self.lock, mark)
+        job = self.pid_in(mark)
+        self.lose()
+        self.signalled(job)
+
+    def test_descendants_of_those_who_end_first(self):
+        """Who is of another session is known by a parent, which the same loss ends."""
+        marks = [self.mark() for _ in range(12)]
+        script = 'echo $$ >"$1"; shift; [ $# = 0 ] && exec sleep 70; setsid bash -c "$0" "$0" "$@"; :'
+        self.held("bash", "-c", script, script, *marks)
+        pids = [self.pid_in(mark) for mark in marks]
+        self.lose()
+        for pid in pids:
+            self.signalled(pid)
+
+    def test_each_of_those_who_shared(self):
+        holders = []
+        for _ in range(3):
+            mark = self.mark()
+            holders.append(self.spawn("flock", "-s", self.lock, "bash", "-c",
+                                      'echo $$ >"$1"; exec sleep 70', "bash", mark, start_new_session=True))
+            self.pid_in(mark)
+        self.lose()
+        for holder in holders:
+            self.assertEqual(holder.wait(lib.PATIENCE_S), -signal.SIGTERM)
+
+
+class Nobody(Base):
+    def test_it_is_logged(self):
+        """Who has the descriptor now has nothing to do with those who opened and locked it."""
+        mark = self.mark()
+        script = self.session('''exec 9<>"$1"; flock 9
+            setsid bash -c 'echo $$ >"$1"; exec sleep 70' bash "$2" &''', mark)
+        job = self.pid_in(mark)
+        script.wait(lib.PATIENCE_S)
+        self.lose()
+        self.logged("warning: locks/l was lost: on_loss found no process to signal\n")
+        self.spared(job)
+
+
+if __name__ == "__main__":
+    lib.main(120)
