@@ -239,6 +239,22 @@ class UnmountedFile(Unmounted, lib.File):
         sessions = os.path.join(store, ".toozfs", "sessions")
         self.assertEqual(os.listdir(sessions) if os.path.exists(sessions) else [], [])
 
+    def test_no_member_file_is_left(self):
+        """Who reads the directory as Python's driver does would take it for a member."""
+        store = self.a.url[len("file://"):]
+        os.mkdir(self.a("groups/g"))
+
+        def members():
+            return sorted(name for _, _, names in os.walk(os.path.join(store, "groups")) for name in names
+                          if not name.startswith("."))
+        lib.write(self.b("groups/g/theirs"), b"x")
+        before = members()
+        self.assertEqual(len(before), 1)
+        lib.write(self.a("groups/g/ours"), b"x")
+        self.assertEqual(len(members()), 2)
+        self.assertEqual(self.a.umount(), 0)
+        self.assertEqual(members(), before)
+
 
 class IdentityFile(Identity, lib.File):
     pass

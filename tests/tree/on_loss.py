@@ -5,6 +5,27 @@ import signal
 import subprocess
 
 import lib
+from lib import EX
+
+# Holds argv[1], and what it forks then inherits the handle; the child waits for its end, with one of these:
+# "uid": as another user. "blocked": in a request for argv[2], of a handle of its own.
+HOLDER = """
+import fcntl, os, signal, sys
+fd = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
+fcntl.flock(fd, fcntl.LOCK_EX)
+child = os.fork()
+if child:
+    print(child, flush=True)
+elif sys.argv[3] == "uid":
+    os.setuid(65534)
+    os.write(1, b"ready")
+elif sys.argv[3] == "blocked":
+    other = os.open(sys.argv[2], os.O_RDWR)
+    os.write(1, b"ready")
+    fcntl.flock(other, fcntl.LOCK_EX)
+while True:
+    signal.pause()
+"""
 
 
 class Base(lib.Case):
@@ -213,6 +234,47 @@ class Nobody(Base):
         self.lose()
         self.logged("warning: locks/l was lost: on_loss found no process to signal\n")
         self.spared(job)
+
+
+class Spared(Base):
+    """Who has the file open, would die of the signal, and does not get it."""
+
+    def child_is_spared(self, how):
+        """Of two processes that have the handle, that of HOLDER's child."""
+        other = self.agent()
+        other.open_flock(self.mount("locks/other"), os.O_RDWR | os.O_CREAT, EX)
+        holder = self.spawn("/usr/bin/python3", "-c", HOLDER, self.lock, self.mount("locks/other"), how,
+                            stdout=subprocess.PIPE, start_new_session=True)
+        said = b""
+        while not (b"ready" in said and b"\n" in said):
+            more = os.read(holder.stdout.fileno(), 100)
+            self.assertTrue(more, "the holder ended")
+            said += more
+        child = int(said.replace(b"ready", b""))
+        self.addCleanup(os.kill, child, signal.SIGKILL)
+        if how == "blocked":
+            lib.wait_until(lambda: lib.in_lock_request(child), "the wait")
+        self.lose()
+        self.assertEqual(holder.wait(lib.PATIENCE_S), -signal.SIGTERM)
+        self.spared(child)
+        self.signalled(holder.pid)
+
+    def test_process_of_another_user(self):
+        self.child_is_spared("uid")
+
+    def test_process_that_waits(self):
+        """In a lock request it is told without a signal, when that is answered."""
+        self.child_is_spared("blocked")
+
+    def test_unrelated_process(self):
+        """Neither the opener nor its kin."""
+        other, holder = self.agent(), self.held("sleep", "70")
+        lib.wait_until(lambda: os.path.exists(self.lock), "the lock")
+        fd = other.open(self.lock)
+        self.lose()
+        self.assertEqual(holder.wait(lib.PATIENCE_S), -signal.SIGTERM)
+        self.spared(other.pid)
+        other.close(fd)
 
 
 if __name__ == "__main__":

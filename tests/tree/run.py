@@ -19,11 +19,17 @@ from trouble import LEASE_S, RW
 TOOZ_RUN = os.environ.get("TOOZ_RUN", "")
 CONFLICT, LOST, FAILED, CANNOT_RUN, NOT_FOUND = 1, 122, 125, 126, 127
 
-# Appends the time to a file, again and again. "deaf": TERM does nothing. "child": a child of its own does it.
+# Appends the time to a file, again and again. "deaf": TERM does nothing. "tidy": it ends after a word of its own.
+# "child": a child of its own does it.
 WRITER = """
 import os, signal, sys, time
+def tidy(*_):
+    open(sys.argv[1] + ".tidy", "w").close()
+    os._exit(0)
 if "deaf" in sys.argv:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+if "tidy" in sys.argv:
+    signal.signal(signal.SIGTERM, tidy)
 if "child" in sys.argv and os.fork():
     os.wait()
     sys.exit(1)
@@ -82,6 +88,21 @@ def take_and_stamp(path):
 
 
 lib.ACTIONS["take_and_stamp"] = take_and_stamp
+
+
+def take_and_look(path, pid):
+    """Waits for the lock; in what state the process is when it was granted, "": it has gone."""
+    fd = os.open(path, RW)
+    fcntl.flock(fd, EX)
+    try:
+        return state_of(pid)
+    except OSError:
+        return ""
+    finally:
+        os.close(fd)
+
+
+lib.ACTIONS["take_and_look"] = take_and_look
 
 
 def keeper_of(pid):
@@ -521,6 +542,14 @@ class Signals(Helper, lib.Memory):
         self.assertEqual(stamps(path)[-1], last)
         self.assertTrue(self.free(self.a("locks/l")))
 
+    def test_keeper_killed_is_no_time_for_a_grace(self):
+        """Another may hold it already."""
+        process, path = self.begin_writer("-g", "20", "-l", self.a("locks/l"), how=("deaf", "child"))
+        begin = time.monotonic_ns()
+        os.kill(keeper_of(process.pid), signal.SIGKILL)
+        self.assertEqual(self.ended(process), LOST)
+        self.assertLess(stamps(path)[-1] - begin, 15e9)
+
 
 class Lost(Helper, lib.Memory):
     """Broken by another, or with the daemon."""
@@ -580,6 +609,16 @@ class Lost(Helper, lib.Memory):
         process.send_signal(signal.SIGTSTP)
         self.agent().unlink(self.b("locks/l"))
         self.assertEqual(self.ended(process), LOST)
+
+    def test_stopped_command_cleans_up(self):
+        """It is continued, for TERM to reach it."""
+        process, path = self.begin_writer("-g", "20", "-l", self.a("locks/l"), how=("tidy",))
+        child = command_of(process.pid)
+        os.kill(child, signal.SIGSTOP)
+        lib.wait_until(lambda: state_of(child) == "T", "the stop")
+        self.agent().unlink(self.b("locks/l"))
+        self.assertEqual(self.ended(process), LOST)
+        self.assertTrue(os.path.exists(path + ".tidy"))
 
     def test_leadership(self):
         os.mkdir(self.a("groups/g"))
@@ -746,7 +785,9 @@ class Leased(Order):
     """The same on a server."""
 
     def test_cut_off(self):
-        self.assertEqual(self.race(lambda _: self.proxy.drop("both")), LOST)
+        """By the clock, and early enough for TERM."""
+        self.assertEqual(self.race(lambda _: self.proxy.drop("both"), how=("tidy",)), LOST)
+        self.assertTrue(os.path.exists(os.path.join(lib.WORK, f"file{Helper.count}.tidy")))
 
     def test_cut_off_under_a_deaf_command(self):
         """However long a grace was asked for."""
@@ -793,6 +834,29 @@ class Leased(Order):
             self.state(self.a, "lost")
             self.server.cont()
         self.assertEqual(self.race(stop, how=("deaf", "child")), LOST)
+
+    def test_killed_while_the_command_cannot_end(self):
+        """Its last call to a file system goes on for a while: so long the lock is kept."""
+        os.mkdir(self.a("groups/g"))
+        process = self.begin("-l", self.b("locks/l"), "sh", "-c", 'echo ready; read x < "$1"; exec mkdir "$2"',
+                             "sh", self.fifo(), self.a("groups/h"), stdout=subprocess.PIPE)
+        self.says(process, b"ready\n")
+        child = command_of(process.pid)
+        other = self.agent()
+        other.start("take_and_look", self.b("locks/l"), child)
+        other.wait_blocked()
+        self.proxy.stall("both")
+        lib.write(os.path.join(lib.WORK, f"file{Helper.count}"), b"go\n", os.O_WRONLY)
+        lib.wait_until(lambda: lib.in_lock_request(child), "the call")
+        with self.assertRaises(subprocess.TimeoutExpired):
+            process.wait(lib.SHORT_S)
+        process.kill()
+        self.assertIn(other.result(4 * lib.PATIENCE_S), ("", "Z", "X"))
+
+    def fifo(self):
+        path = self.file()
+        os.mkfifo(path)
+        return path
 
     def test_broken_by_the_other_mount(self):
         process, _ = self.begin_writer("-l", self.a("locks/l"))

@@ -15,7 +15,7 @@ import threading
 import time
 
 import lib
-from lib import EX, NB, UN
+from lib import EX, NB, SH, UN
 import proxy  # of tests/lib
 
 RW = os.O_RDWR | os.O_CREAT
@@ -63,6 +63,7 @@ def _close(fd):
 
 
 lib.ACTIONS["hammer"] = hammer
+lib.ACTIONS["fstat"] = lambda fd: tuple(os.fstat(fd))
 
 
 def tries(path):
@@ -403,7 +404,7 @@ class Trouble(Base):
         self.waiters[1].result(LEASE_S + lib.PATIENCE_S)
         self.assertFalse(self.waiters[0].done())
         watch = lib.Stopwatch()
-        self.fails(UNKNOWN, self.agent().open_flock, self.a("locks/other"), RW, EX | NB)
+        self.fails(errno.ENOLCK, self.agent().open_flock, self.a("locks/other"), RW, EX | NB)
         lib.sh('ls -lR "$1"', self.a.path, timeout=4 * lib.PATIENCE_S)
         watch.within(3 * LEASE_S + 2 * lib.SLOW)
         self.proxy.refuse(False)
@@ -517,12 +518,15 @@ class Trouble(Base):
     def test_black_hole(self):
         """What is sent vanishes: calls end in bounded time, the loss comes in time."""
         self.hold()
+        agent, taker = self.agent(), self.agent()
+        fd = taker.open(self.a("locks/other"))
         watch = lib.Stopwatch()
         self.proxy.drop("both")
+        taker.start("flock", fd, EX | NB)
         self.holder.start("poll", self.fd, lib.select.POLLIN, int(1000 * 4 * lib.PATIENCE_S))
-        agent = self.agent()
         agent.start("mkdir", self.a("groups/g"))
         self.fails(UNKNOWN, agent.result, 3 * lib.PATIENCE_S)
+        self.fails(errno.ENOLCK, taker.result, 3 * lib.PATIENCE_S)
         watch.within(2 * LEASE_S + 1 * lib.SLOW)
         self.assertTrue(self.holder.result(3 * lib.PATIENCE_S) & lib.select.POLLERR)
         watch.within(LEASE_S + LEASE_S + 1 * lib.SLOW)
@@ -541,6 +545,84 @@ class Trouble(Base):
         self.server.cont()
         self.keeps(self.holder, self.fd)
         self.served()
+
+    def patient(self, **options):
+        """One more mount behind the proxy, that waits for long before it calls a silence an outage."""
+        options = ",".join(f"{key}={value}" for key, value in {"timeout": 20, **options}.items())
+        return self.tree(self.url(port=self.proxy.port), options)
+
+    def test_fsync_waits_for_the_release(self):
+        """Unlocking does not wait for a server that says nothing; fsync tells when it has arrived."""
+        slow, agent = self.patient(), self.agent()
+        fd = agent.open_flock(slow("locks/l"), RW, EX)
+        self.proxy.stall("both")
+        watch = lib.Stopwatch()
+        agent.flock(fd, UN)
+        watch.within(1 + 1 * lib.SLOW)
+        agent.start("fsync", fd)
+        agent.wait_blocked()
+        self.stays_blocked(agent)
+        self.assertFalse(tries(self.b("locks/l")))
+        self.proxy.stall("none")
+        agent.result()
+        self.assertTrue(tries(self.b("locks/l")))
+
+    def test_no_answer_in_time(self):
+        """A look-up that nobody answers is not in the way of who goes on to lock it: there is no such file. And
+        flock has an errno of its own."""
+        quick = self.patient(timeout=0.5, lock_timeout=20, membership_timeout=20)
+        self.agent().open_flock(self.b("locks/held"), RW, EX)
+        self.assertTrue(os.path.exists(quick("locks/held")))
+        self.agent().open_flock(self.b("locks/held2"), RW, EX)
+        fd = self.open(quick("locks/free"))
+        self.proxy.stall("both")
+        self.fails(errno.ENOLCK, fcntl.flock, fd, EX | NB)
+        self.fails(errno.ENOENT, os.stat, quick("locks/held2"))
+        self.proxy.stall("none")
+        lib.wait_until(lambda: os.path.exists(quick("locks/held2")), "an answer")
+
+    def test_first_to_find_a_silence(self):
+        """Each of these has a second, and not the whole time-out, also when nobody has waited before it."""
+        slow, holder, agent = self.patient(timeout=60), self.agent(), self.agent()
+        holder.open_flock(self.b("locks/held"), RW, EX)
+        for call, wrong in (("fstat", None), ("stat", errno.ENOENT), ("excl", UNKNOWN), ("unlink", UNKNOWN)):
+            # The mount knows that one is held, and has no longer an idea of the other.
+            fd = agent.open(slow("locks/free"))
+            agent.flock(fd, SH)
+            agent.flock(fd, UN)
+            agent.fsync(fd)
+            lib.wait_until(lambda: os.path.exists(slow("locks/held")), "an answer")
+            self.proxy.stall("both")
+            watch = lib.Stopwatch()
+            agent.start(*{"fstat": ("fstat", fd), "unlink": ("unlink", slow("locks/held")),
+                          "stat": ("stat", slow("locks/free2")),
+                          "excl": ("open", slow("locks/free3"), RW | os.O_EXCL)}[call])
+            if wrong:
+                self.fails(wrong, agent.result)
+            else:
+                agent.result()
+            # A lookup may come before the call itself.
+            watch.within(2 + 1 * lib.SLOW, call)
+            self.proxy.stall("none")
+            agent.close(fd)
+
+    def test_killed_while_nobody_answers(self):
+        """A process that waits for an answer is soon gone."""
+        slow = self.patient(timeout=60)
+        os.mkdir(self.b("groups/g"))
+        lib.write(self.b("groups/g/m"), b"x")
+        self.assertEqual(lib.read(slow("groups/g/m")), b"x")
+        self.proxy.stall("both")
+        process = self.spawn("cat", slow("groups/g/m"), stdout=subprocess.DEVNULL)
+        lib.wait_until(lambda: lib.in_lock_request(process.pid), "the call")
+        with self.assertRaises(subprocess.TimeoutExpired):
+            process.wait(lib.SHORT_S)
+        watch = lib.Stopwatch()
+        process.kill()
+        self.assertEqual(process.wait(4 * lib.PATIENCE_S), -signal.SIGKILL)
+        watch.within(1 + 1 * lib.SLOW)
+        self.proxy.stall("none")
+        lib.wait_until(lambda: os.listdir(slow("groups/g")) == ["m"], "an answer")
 
     def test_terminated_while_away(self):
         """The daemon's end does not wait for a server that is gone."""

@@ -322,6 +322,8 @@ static void left_at_stop(void **state)
 	assert_int_equal(client_member_put(M0, "g", "m0", nil, true), 0);
 	assert_int_equal(client_member_put(M1, "g", "z", nil, true), 0);
 	assert_true(client_close(M0));
+	/* Each is left: not every backend forgets them with the session. */
+	assert_int_equal(fake_server_ops(site.server, COORD_CALL_MEMBER_LEAVE), 2);
 	assert_int_equal(client_group_read(M1, "g", false, &a), 0);
 	assert_int_equal(a.len, 1);
 	assert_non_null(answer_find(&a, "z", false));
