@@ -596,6 +596,29 @@ static void test_forgotten(void)
 	grant_free(b);
 }
 
+/* What is held when a session is closed goes with it, whoever forgot it. */
+static void test_close(void)
+{
+	const char *l = fresh(), *g = fresh();
+	struct core_grant *a = grant_new(&t.a, COORD_LOCK, l, COORD_EXCLUSIVE);
+	struct core_grant *b = grant_new(&t.b, COORD_LOCK, l, COORD_EXCLUSIVE);
+	CHECK_R(call_grant(&t.a, COORD_CALL_LOCK, a, 0), 0);
+	a->held = false;
+	if (can(COORD_CAN_GROUPS)) {
+		struct core_grant *m = grant_new(&t.a, COORD_MEMBER, g, COORD_NONE);
+		CHECK_R(call_simple(&t.b, COORD_CALL_GROUP_CREATE, COORD_GROUP, g, 0, NULL), 0);
+		CHECK_R(call_grant(&t.a, COORD_CALL_MEMBER_JOIN, m, 0), 0);
+		m->held = false;
+	}
+	bool groups = can(COORD_CAN_GROUPS);
+	CHECK(client_close(&t.a.client));
+	CHECK_R(call_grant(&t.b, COORD_CALL_LOCK, b, 0), 0);
+	CHECK_R(call_grant(&t.b, COORD_CALL_UNLOCK, b, 0), 0);
+	if (groups)
+		CHECK_R(call_simple(&t.b, COORD_CALL_GROUP_DELETE, COORD_GROUP, g, 0, NULL), 0);
+	grant_free(b);
+}
+
 /* A wait in the backend's queue that is cancelled leaves no place in it. */
 static void test_cancel(void)
 {
@@ -738,6 +761,7 @@ static const struct test {
 	{"replaced", test_replaced},
 	{"replaced-at-once", test_replaced_at_once},
 	{"forgotten", test_forgotten},
+	{"close", test_close},
 	{"cancel", test_cancel},
 	{"renew", test_renew},
 	{"check-token", test_check_token},

@@ -247,17 +247,36 @@ class Refusals(Base, lib.Case):
         os.fsync(fd)
 
 
+    def test_another_type(self):
+        """Of a key that tells nobody: lost at the next renewal."""
+        tree = self.tree(self.server.url(self.ns), "timeout=15")
+        fd = self.open(tree("locks/l"))
+        fcntl.flock(fd, SH)
+        self.server("DEL", self.key("sharers:l"))
+        self.server("SET", self.key("sharers:l"), "x")
+        self.told_of_loss(fd, 7)
+
+
 class Ended(Base, lib.Case):
     def test_another_takes_the_claim(self):
         """What was held under it is given up at once, and not left until its time is over."""
-        tree = self.tree(self.server.url(self.ns), "timeout=3", member="third")
+        tree = self.tree(self.server.url(self.ns), "membership_timeout=3,lock_timeout=60", member="third")
         fd = self.open(tree("locks/l"))
         fcntl.flock(fd, EX)
-        self.server("PEXPIRE", self.lock_keys("l")[0], 60000)
         self.server("SET", self.key("session:0123456789abcdef"), "x")
         self.server("SET", self.key("member:third"), b"0123456789abcdef\njunk")
         self.told_of_loss(fd, 3)
         lib.wait_until(lambda: not self.server("EXISTS", *self.lock_keys("l")), "the end of the lock", SOON_S)
+
+    def test_another_takes_the_name(self):
+        """A record of another session: the member is that one's."""
+        tree = self.tree(self.server.url(self.ns), "timeout=3")
+        os.mkdir(tree("groups/g"))
+        lib.write(tree("groups/g/m"), b"x")
+        record = self.server("HGET", self.key("group:g"), "m")
+        self.server("HSET", self.key("group:g"), "m", record[:16] + b"f" * 16 + record[32:])
+        lib.wait_until(lambda: "member m of group g was removed by somebody else" in tree.read_log(),
+                       "the next renewal", 3 * lib.SLOW)
 
 
 class Turns(Base, lib.Case):

@@ -16,17 +16,17 @@ from lib import EX, NB, UN
 RW = os.O_RDWR | os.O_CREAT
 LEASE_S = 20 * lib.SLOW
 OPTIONS = f"timeout={LEASE_S:g}"
-CREATE = (1, 15)  # create, create2
+CREATE, SYNC = (1, 15), 9  # create and create2
 
 
 class Wire:
     """Leads to the server, and reads along: what nodes are asked for, in `created`; before(path) is called for each.
     lose: "create", the next one and all behind it never arrive; "answer", all arrives, and nothing is ever heard
-    again. heal() ends the connections, and what was lost is lost."""
+    again. mute_at: what request does that, at the next one. heal() ends the connections, and what was lost is lost."""
 
     def __init__(self, target):
         self.target, self.created, self.open, self.count = target, [], [], 0
-        self.lose, self.before = None, lambda path: None
+        self.lose, self.mute_at, self.before = None, None, lambda path: None
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
@@ -61,7 +61,10 @@ class Wire:
             with client.makefile("rb") as stream:
                 while head := stream.read(4):
                     body = stream.read(struct.unpack(">i", head)[0])
-                    if greeted and struct.unpack_from(">i", body, 4)[0] in CREATE:
+                    kind = struct.unpack_from(">i", body, 4)[0] if greeted else None
+                    if kind and kind == self.mute_at:
+                        self.mute_at, link["mute"] = None, "answer"
+                    if kind in CREATE:
                         self._create(body[12:12 + struct.unpack_from(">i", body, 8)[0]].decode(), link)
                     greeted = True
                     if link["mute"] != "create":
@@ -90,10 +93,6 @@ class Wire:
                 sock.shutdown(socket.SHUT_RDWR)
             except OSError:
                 pass
-
-    def mute(self):
-        for link in self.open:
-            link["mute"] = "answer"
 
     def heal(self):
         self.lose = None
@@ -304,13 +303,17 @@ class Cut(Base, lib.Case):
         lib.wait_until(lambda: os.path.exists(self.a("locks/l")), "the lock", LEASE_S / 4)
 
     def test_silent_server(self):
-        """It is left after a fifth of the lease, and before the client library would."""
-        fd = self.open(self.a("locks/l"))
+        """It is left a fifth of the lease after a keep-alive, and not when the client library would."""
+        self.a.stop()
+        lease_s = 12 * lib.SLOW
+        tree = self.tree(self.server.url(self.ns, port=self.wire.port), f"timeout={lease_s:g}")
+        fd = self.open(tree("locks/l"))
         fcntl.flock(fd, EX)
-        os.fsync(fd)
-        before = self.wire.count
-        self.wire.mute()
-        lib.wait_until(lambda: self.wire.count > before, "another connection", LEASE_S * 0.6)
+        before, self.wire.mute_at = self.wire.count, SYNC
+        lib.wait_until(lambda: not self.wire.mute_at, "a keep-alive")
+        lib.wait_until(lambda: self.wire.count > before, "another connection")
+        self.assertIn("does not answer: trying the next", tree.read_log())
+        self.assertNotIn("timed out", tree.read_log())  # so would the library
         os.fsync(fd)
 
 
