@@ -16,17 +16,18 @@ from lib import EX, NB, UN
 RW = os.O_RDWR | os.O_CREAT
 LEASE_S = 20 * lib.SLOW
 OPTIONS = f"timeout={LEASE_S:g}"
-CREATE, SYNC = (1, 15), 9  # create and create2
+CREATE, SYNC, CLOSE = (1, 15), 9, -11  # create and create2
 
 
 class Wire:
     """Leads to the server, and reads along: what nodes are asked for, in `created`; before(path) is called for each.
-    lose: "create", the next one and all behind it never arrive; "answer", all arrives, and nothing is ever heard
-    again. mute_at: what request does that, at the next one. heal() ends the connections, and what was lost is lost."""
+    lose: "request", the next such one and all behind it never arrive; "answer", all arrives, and nothing is ever
+    heard again. lose_at: the same for requests of other types. heal() ends the connections, and what was lost is
+    lost."""
 
     def __init__(self, target):
         self.target, self.created, self.open, self.count = target, [], [], 0
-        self.lose, self.mute_at, self.before = None, None, lambda path: None
+        self.lose, self.lose_at, self.before = None, {}, lambda path: None
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
@@ -46,7 +47,7 @@ class Wire:
             except OSError:
                 return
             with server:
-                link = {"sockets": (client, server), "mute": False}
+                link = {"sockets": (client, server), "mute": None}
                 self.open.append(link)
                 self.count += 1
                 up = threading.Thread(target=self._up, args=(client, server, link), daemon=True)
@@ -62,12 +63,11 @@ class Wire:
                 while head := stream.read(4):
                     body = stream.read(struct.unpack(">i", head)[0])
                     kind = struct.unpack_from(">i", body, 4)[0] if greeted else None
-                    if kind and kind == self.mute_at:
-                        self.mute_at, link["mute"] = None, "answer"
+                    link["mute"] = link["mute"] or self.lose_at.pop(kind, None)
                     if kind in CREATE:
                         self._create(body[12:12 + struct.unpack_from(">i", body, 8)[0]].decode(), link)
                     greeted = True
-                    if link["mute"] != "create":
+                    if link["mute"] != "request":
                         server.sendall(head + body)
         except (OSError, struct.error):
             pass
@@ -188,7 +188,7 @@ class Unsure(Base, lib.Case):
 
     def test_not_made(self):
         """Another is made under another owner value: the first one may still come to be."""
-        agent = self.ask("create")
+        agent = self.ask("request")
         self.wire.heal()
         agent.result()
         made = self.contenders("l")
@@ -198,7 +198,7 @@ class Unsure(Base, lib.Case):
 
     def test_made_late(self):
         """When nobody waits for it any more: whoever comes next removes it."""
-        agent = self.ask("create")
+        agent = self.ask("request")
         self.wire.heal()
         agent.result()
         self.ends(agent)
@@ -270,6 +270,21 @@ class Changed(Base, lib.Case):
         self.assertTrue(self.client.exists(self.claim(tree)))
 
 
+    def test_session_that_was_left(self):
+        """Its end was never heard of: what it left is replaced by the next one, and not waited for."""
+        self.a.stop()
+        tree = self.tree(self.server.url(self.ns, port=self.wire.port), f"timeout={12 * lib.SLOW:g}")
+        os.mkdir(tree("groups/g"))
+        lib.write(tree("groups/g/m"), b"x")
+        member = self.path("g", "m")
+        lib.wait_until(lambda: self.client.exists(member), "the member")
+        old = self.client.exists(member).ephemeralOwner
+        self.wire.lose_at[CLOSE] = "request"
+        self.client.delete(self.claim(tree))
+        lib.wait_until(lambda: self.client.exists(member).ephemeralOwner != old, "the member to be joined again")
+        self.assertIn(f"{old:#x}", self.server.word("dump"), "the old session is over")
+
+
 class Claimed(Base, lib.Case):
     def test_elsewhere(self):
         """The claim of a dead process becomes that of a mount elsewhere when it is about to be replaced."""
@@ -309,8 +324,9 @@ class Cut(Base, lib.Case):
         tree = self.tree(self.server.url(self.ns, port=self.wire.port), f"timeout={lease_s:g}")
         fd = self.open(tree("locks/l"))
         fcntl.flock(fd, EX)
-        before, self.wire.mute_at = self.wire.count, SYNC
-        lib.wait_until(lambda: not self.wire.mute_at, "a keep-alive")
+        before = self.wire.count
+        self.wire.lose_at[SYNC] = "answer"
+        lib.wait_until(lambda: not self.wire.lose_at, "a keep-alive")
         lib.wait_until(lambda: self.wire.count > before, "another connection")
         self.assertIn("does not answer: trying the next", tree.read_log())
         self.assertNotIn("timed out", tree.read_log())  # so would the library
