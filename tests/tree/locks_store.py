@@ -223,6 +223,38 @@ class Waiters(Store):
         writer.flock(held, lib.UN)
         reader.result()
 
+    def test_others_come_first(self):
+        """Who released it looks for those of other mounts, also if they began to wait before he held it."""
+        fd = self.open(self.a("locks/l"))
+        fcntl.flock(fd, EX)
+        os.close(fd)
+        holder = self.agent()
+        file = holder.open(os.path.join(self.dir, "l"))
+        lib.wait_until(lambda: self.taken(holder, file), "the release")
+        other = self.blocked(self.b("locks/l"), EX)
+        lib.wait_until(lambda: self.marked(0), "the mark")
+        ours = [self.blocked(self.a("locks/l"), EX) for _ in range(2)]
+        self.b.process.send_signal(signal.SIGSTOP)
+        self.addCleanup(self.b.process.send_signal, signal.SIGCONT)
+        holder.fcntl_lock(file, OFD_SETLK, fcntl.F_UNLCK)
+        lib.wait_until(lambda: any(x.done() for x in ours), "the lock")
+        one, two = sorted(ours, key=lambda x: not x.done())
+        held = one.result()
+        self.b.process.send_signal(signal.SIGCONT)
+        one.flock(held, lib.UN)
+        held = other.result()
+        self.assertFalse(two.done())
+        other.flock(held, lib.UN)
+        two.result()
+
+    @staticmethod
+    def taken(agent, fd):
+        try:
+            agent.fcntl_lock(fd, OFD_SETLK, fcntl.F_WRLCK)
+            return True
+        except BlockingIOError:
+            return False
+
     def test_readers_behind_a_writer(self):
         """When the writer gives up, the mark says that readers wait."""
         fcntl.flock(self.open(self.a("locks/l")), EX)

@@ -209,8 +209,8 @@ class Deaf(Behind, lib.Case):
         fds = [self.open(tree("locks/l")) for tree in (self.a, self.b)]
         for fd in fds:
             fcntl.flock(fd, SH)
-        first = self.server("ZRANGE", self.key("sharers:l"), 0, 0)[0]
-        self.server("ZADD", self.key("sharers:l"), 1, first)
+        first = self.server("GET", self.lock_keys("l")[0]).decode().removeprefix("S:")
+        self.server("ZADD", self.key("sharers:l"), "XX", 1, f"{first}:{first}")
         self.fails(errno.EIO, os.fsync, fds[0])
         os.fsync(fds[1])
 
@@ -255,6 +255,7 @@ class Refusals(Base, lib.Case):
         self.server("DEL", self.key("sharers:l"))
         self.server("SET", self.key("sharers:l"), "x")
         self.told_of_loss(fd, 7)
+        self.assertIn("it was broken, or the server forgot it", tree.read_log())
 
 
 class Ended(Base, lib.Case):
