@@ -240,10 +240,11 @@ class Waiters(Store):
         lib.wait_until(lambda: any(x.done() for x in ours), "the lock")
         one, two = sorted(ours, key=lambda x: not x.done())
         held = one.result()
-        self.b.process.send_signal(signal.SIGCONT)
         one.flock(held, lib.UN)
-        held = other.result()
+        self.b.process.send_signal(signal.SIGCONT)
+        lib.wait_until(lambda: other.done() or two.done(), "the next one")
         self.assertFalse(two.done())
+        held = other.result()
         other.flock(held, lib.UN)
         two.result()
 
