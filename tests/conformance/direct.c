@@ -556,6 +556,69 @@ static void test_replaced(void)
 	grant_free(b);
 }
 
+/* So it is where he is replaced at once, before he could hear of it. */
+static void test_replaced_at_once(void)
+{
+	const char *g = fresh();
+	if (!can(COORD_CAN_GROUPS))
+		return;
+	CHECK_R(call_simple(&t.a, COORD_CALL_GROUP_CREATE, COORD_GROUP, g, 0, NULL), 0);
+	struct core_grant *a = grant_new(&t.a, COORD_MEMBER, g, COORD_NONE);
+	struct core_grant *b =
+		core_grant_new(t.b.client.coord, a->grant.key, a->grant.member, COORD_NONE, NULL);
+	struct coord_op *op =
+		op_new(&t.b, COORD_CALL_MEMBER_LEAVE, COORD_MEMBER, g, t.a.member, COORD_BYTES(""));
+	op->flags = COORD_OP_ADOPT;
+	CHECK_R(call_grant(&t.a, COORD_CALL_MEMBER_JOIN, a, 0), 0);
+	CHECK_R(op_run(op), 0);
+	CHECK_R(call_grant(&t.b, COORD_CALL_MEMBER_JOIN, b, 0), 0);
+	CHECK_R(call_grant(&t.a, COORD_CALL_MEMBER_LEAVE, a, 0), -EPERM);
+	CHECK_R(call_grant(&t.b, COORD_CALL_MEMBER_UPDATE, b, 0), 0);
+	CHECK_R(call_grant(&t.b, COORD_CALL_MEMBER_LEAVE, b, 0), 0);
+	CHECK_R(call_simple(&t.a, COORD_CALL_GROUP_DELETE, COORD_GROUP, g, 0, NULL), 0);
+	core_op_free(op);
+	grant_free(a);
+	grant_free(b);
+}
+
+/* A place in the backend's queue ends with the grant, also if nobody gave it back. */
+static void test_forgotten(void)
+{
+	const char *l = fresh();
+	if (strcmp(t.target.driver->name, "zookeeper") != 0)
+		return;
+	struct core_grant *a = grant_new(&t.a, COORD_LOCK, l, COORD_EXCLUSIVE);
+	struct core_grant *b = grant_new(&t.b, COORD_LOCK, l, COORD_EXCLUSIVE);
+	CHECK_R(call_grant(&t.a, COORD_CALL_LOCK, a, 0), 0);
+	grant_free(a);
+	CHECK_R(call_grant(&t.b, COORD_CALL_LOCK, b, COORD_OP_WAIT), 0);
+	CHECK_R(call_grant(&t.b, COORD_CALL_UNLOCK, b, 0), 0);
+	grant_free(b);
+}
+
+/* What is held when a session is closed goes with it, whoever forgot it. */
+static void test_close(void)
+{
+	const char *l = fresh(), *g = fresh();
+	struct core_grant *a = grant_new(&t.a, COORD_LOCK, l, COORD_EXCLUSIVE);
+	struct core_grant *b = grant_new(&t.b, COORD_LOCK, l, COORD_EXCLUSIVE);
+	CHECK_R(call_grant(&t.a, COORD_CALL_LOCK, a, 0), 0);
+	a->held = false;
+	if (can(COORD_CAN_GROUPS)) {
+		struct core_grant *m = grant_new(&t.a, COORD_MEMBER, g, COORD_NONE);
+		CHECK_R(call_simple(&t.b, COORD_CALL_GROUP_CREATE, COORD_GROUP, g, 0, NULL), 0);
+		CHECK_R(call_grant(&t.a, COORD_CALL_MEMBER_JOIN, m, 0), 0);
+		m->held = false;
+	}
+	bool groups = can(COORD_CAN_GROUPS);
+	CHECK(client_close(&t.a.client));
+	CHECK_R(call_grant(&t.b, COORD_CALL_LOCK, b, 0), 0);
+	CHECK_R(call_grant(&t.b, COORD_CALL_UNLOCK, b, 0), 0);
+	if (groups)
+		CHECK_R(call_simple(&t.b, COORD_CALL_GROUP_DELETE, COORD_GROUP, g, 0, NULL), 0);
+	grant_free(b);
+}
+
 /* A wait in the backend's queue that is cancelled leaves no place in it. */
 static void test_cancel(void)
 {
@@ -696,6 +759,9 @@ static const struct test {
 	{"members", test_members},
 	{"watch-kinds", test_watch_kinds},
 	{"replaced", test_replaced},
+	{"replaced-at-once", test_replaced_at_once},
+	{"forgotten", test_forgotten},
+	{"close", test_close},
 	{"cancel", test_cancel},
 	{"renew", test_renew},
 	{"check-token", test_check_token},

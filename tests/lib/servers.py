@@ -281,9 +281,9 @@ class RedisConnection:
             word = word if isinstance(word, bytes) else str(word).encode()
             parts.append(b"$%d\r\n%s\r\n" % (len(word), word))
         self.socket.sendall(b"".join(parts))
-        return self._answer()
+        return self.answer()
 
-    def _answer(self):
+    def answer(self):
         line = self.file.readline()
         if not line.endswith(b"\r\n"):
             raise ConnectionError("the server closed")
@@ -297,7 +297,7 @@ class RedisConnection:
         if kind == b"$":
             return None if rest == b"-1" else self.file.read(int(rest) + 2)[:-2]
         if kind == b"*":
-            return None if rest == b"-1" else [self._answer() for _ in range(int(rest))]
+            return None if rest == b"-1" else [self.answer() for _ in range(int(rest))]
         raise ConnectionError(f"not an answer: {line!r}")
 
     def close(self):

@@ -173,7 +173,23 @@ def documented(driver):
     return found
 
 
+def named_tests():
+    """Those that docs/guarantees.md names: `FILE: Class.test`, and `Class.test` of the same file; `direct: NAME`."""
+    for row in re.findall(r"^\|.*\| *(`.*) *\|$", text("docs/guarantees.md"), re.M):
+        content = ""
+        for path, name in re.findall(r"`(?:(\S+): )?([\w.-]+)`", row):
+            if path == "direct":
+                if f'{{"{name}", test_' not in text("tests/conformance/direct.c"):
+                    yield f"docs/guarantees.md: direct has no test {name}"
+            elif "." in name:
+                content = text(f"tests/{path}") if path else content
+                case, test = name.split(".")
+                if not re.search(rf"^class {case}\b", content, re.M) or f"def {test}(" not in content:
+                    yield f"docs/guarantees.md: there is no test {name}"
+
+
 def docs(program):
+    yield from named_tests()
     known = drivers(program)
     common = known.pop("every driver")
     for driver, options in known.items():

@@ -5,6 +5,7 @@ import fcntl
 import hashlib
 import os
 import subprocess
+import time
 
 import lib
 from lib import EX, NB, SH, UN
@@ -94,6 +95,22 @@ class Corrupt(lib.File):
         self.assertIn("g", os.listdir(self.b("groups")))
         self.alive(self.b)
 
+    def test_abandoned_members(self):
+        """A Python client's file is in the way for six time-outs, and hidden after one."""
+        tree = self.tree(self.a.url, "membership_timeout=10")
+        with open(self.bad, "rb") as f:
+            theirs = f.read().replace(b"session", b"another")
+        os.unlink(self.a("groups/g/good"))
+        os.unlink(self.a("groups/g/bad"))
+        with open(self.bad, "wb") as f:
+            f.write(theirs)
+        lib.wait_until(lambda: os.listdir(tree("groups/g")) == ["bad"], "the member")
+        os.utime(self.bad, (time.time() - 25,) * 2)
+        lib.wait_until(lambda: os.listdir(tree("groups/g")) == [], "the end of its time")
+        self.fails(errno.ENOTEMPTY, os.rmdir, tree("groups/g"))
+        os.utime(self.bad, (time.time() - 70,) * 2)
+        os.rmdir(tree("groups/g"))
+
     def test_lock_file_content(self):
         """The counter in the lock file is garbage: the lock still works and tokens still grow."""
         last = 0
@@ -112,8 +129,9 @@ class Corrupt(lib.File):
                 if data in HOSTILE:
                     self.assertGreater(token, 0, data[:20])
                     self.assertLess(token, 1 << 63)
+                self.assertGreater(token, last, data[:20])
                 fcntl.flock(fd, UN)
-                last = max(last, token)
+                last = token
                 os.close(fd)
         self.alive(self.a)
 
@@ -316,7 +334,8 @@ class Mounted(lib.Case):
         fd = self.held(a)
         subprocess.run(["rm", "-rf", path], check=True)
         self.told_of_loss(fd, LOOK_S)
-        lib.wait_until(lambda: self.state(a) != "connected", "the loss of the session")
+        lib.wait_until(lambda: "cannot open the session again" in a.read_log(), "the loss of the session")
+        self.assertFalse(os.path.exists(path), "a directory that was removed was made again")
         os.mkdir(path)
         self.again(path, a)
         self.assertEqual(os.listdir(a("groups")), [])
@@ -329,6 +348,16 @@ class Mounted(lib.Case):
         subprocess.run(["rm", "-rf", os.path.join(path, ".toozfs")], check=True)
         self.told_of_loss(fd, LOOK_S)
         self.again(path, a, b)
+
+    def test_our_session_file_removed(self):
+        path = self.store()
+        a = self.tree("file://" + path)
+        fd = self.held(a)
+        sessions = os.path.join(path, ".toozfs", "sessions")
+        (session,) = os.listdir(sessions)
+        os.unlink(os.path.join(sessions, session))
+        self.told_of_loss(fd, LOOK_S)
+        self.again(path, a)
 
     def refused(self, url, options=""):
         lib.Tree.count += 1

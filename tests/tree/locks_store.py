@@ -133,6 +133,39 @@ class Tokens(Store):
         self.assertGreater(token(two), shared)
 
 
+    def test_counter_ahead(self):
+        """Of a host whose clock was ahead: tokens count on from there."""
+        ahead = int(time.time() + 3600) * 1000000
+        fd = self.open(self.a("locks/l"))
+        fcntl.flock(fd, EX)
+        fcntl.flock(fd, lib.UN)
+        os.fsync(fd)
+        with open(os.path.join(self.dir, "l"), "r+b") as f:
+            f.write(b"%020d\n" % ahead)
+        tokens = [ahead]
+        for tree in (self.a, self.b):
+            fd = self.open(tree("locks/l"))
+            fcntl.flock(fd, EX)
+            tokens.append(token(fd))
+            os.close(fd)
+        self.assertLess(tokens[0], tokens[1])
+        self.assertLess(tokens[1], tokens[2])
+
+
+class Released(Store):
+    def test_nobody_is_named(self):
+        """Who held it before is not shown as the owner of what is held now."""
+        fd = self.open(self.a("locks/l"))
+        fcntl.flock(fd, EX)
+        self.assertEqual(lib.fields(lib.read(self.b("locks/l")))["owner"], self.a.member)
+        fcntl.flock(fd, lib.UN)
+        os.fsync(fd)
+        agent = self.agent()
+        agent.fcntl_lock(agent.open(os.path.join(self.dir, "l")), OFD_SETLK, fcntl.F_WRLCK)
+        lib.wait_until(lambda: os.path.exists(self.b("locks/l")), "the lock")
+        self.assertNotIn("owner", lib.fields(lib.read(self.b("locks/l"))))
+
+
 class Waiters(Store):
     def mark(self):
         return self.side("waiters", "lock-" + sha1("l"))
@@ -175,6 +208,53 @@ class Waiters(Store):
         lib.wait_until(lambda: self.marked(0), "the mark")
         other.kill()
         lib.wait_until(lambda: not os.path.exists(self.mark()), "the end of the mark", 4 * lib.SLOW)
+
+    def test_new_readers_wait(self):
+        """Behind a writer of another mount."""
+        first = self.agent()
+        fd = first.open_flock(self.a("locks/l"), RW, SH)
+        writer = self.blocked(self.b("locks/l"), EX)
+        lib.wait_until(lambda: self.marked(0), "the mark")
+        reader = self.blocked(self.tree(self.a.url)("locks/l"), SH)
+        self.stays_blocked(reader)
+        first.flock(fd, lib.UN)
+        held = writer.result()
+        self.assertFalse(reader.done())
+        writer.flock(held, lib.UN)
+        reader.result()
+
+    def test_others_come_first(self):
+        """Who released it looks for those of other mounts, also if they began to wait before he held it."""
+        fd = self.open(self.a("locks/l"))
+        fcntl.flock(fd, EX)
+        os.close(fd)
+        holder = self.agent()
+        file = holder.open(os.path.join(self.dir, "l"))
+        lib.wait_until(lambda: self.taken(holder, file), "the release")
+        other = self.blocked(self.b("locks/l"), EX)
+        lib.wait_until(lambda: self.marked(0), "the mark")
+        ours = [self.blocked(self.a("locks/l"), EX) for _ in range(2)]
+        self.b.process.send_signal(signal.SIGSTOP)
+        self.addCleanup(self.b.process.send_signal, signal.SIGCONT)
+        holder.fcntl_lock(file, OFD_SETLK, fcntl.F_UNLCK)
+        lib.wait_until(lambda: any(x.done() for x in ours), "the lock")
+        one, two = sorted(ours, key=lambda x: not x.done())
+        held = one.result()
+        one.flock(held, lib.UN)
+        self.b.process.send_signal(signal.SIGCONT)
+        lib.wait_until(lambda: other.done() or two.done(), "the next one")
+        self.assertFalse(two.done())
+        held = other.result()
+        other.flock(held, lib.UN)
+        two.result()
+
+    @staticmethod
+    def taken(agent, fd):
+        try:
+            agent.fcntl_lock(fd, OFD_SETLK, fcntl.F_WRLCK)
+            return True
+        except BlockingIOError:
+            return False
 
     def test_readers_behind_a_writer(self):
         """When the writer gives up, the mark says that readers wait."""

@@ -8,9 +8,11 @@ import fcntl
 import os
 import re
 import select
+import signal
 
 import lib
 from lib import EX, SH, servers
+import proxy  # of tests/lib
 
 RW = os.O_RDWR | os.O_CREAT
 OPTIONS = "timeout=40"
@@ -30,6 +32,10 @@ class Base:
 
     def key(self, what):
         return f"{self.ns}:toozfs:{what}"
+
+    def lock_keys(self, name):
+        """Of tooz 9, and of tooz before it."""
+        return f"{self.ns}_{name}_lock", f"{self.ns.encode()!r}_{name.encode()!r}_lock"
 
     def stats(self, section, pattern):
         found = re.search(pattern, self.server("INFO", section).decode())
@@ -125,6 +131,192 @@ class Written(Base, lib.Case):
             with self.subTest(last=last):
                 self.assertTrue(os.path.exists(self.a("groups", last)))
                 self.deleted(last)
+
+
+class Both(Base, lib.Case):
+    """A lock is two keys: one of them alone is none."""
+
+    def test_deleted(self):
+        for key in range(2):
+            fd = self.open(self.a("locks", f"l{key}"))
+            fcntl.flock(fd, EX)
+            self.told(fd, lambda: self.server("DEL", self.lock_keys(f"l{key}")[key]))
+
+    def test_broken(self):
+        """Also if only a client of one of the two versions holds it."""
+        for key in range(2):
+            name = f"l{key}"
+            self.server("SET", self.lock_keys(name)[key], "x", "PX", 60000)
+            lib.wait_until(lambda: os.path.exists(self.a("locks", name)), "the lock")
+            os.unlink(self.a("locks", name))
+            self.assertEqual(self.server("EXISTS", *self.lock_keys(name)), 0)
+
+    def test_counter_ahead(self):
+        """Of a server whose clock was ahead: tokens count on from there."""
+        ahead = 1000000 * (int(self.server("TIME")[0]) + 3600)
+        self.server("SET", self.key("token"), ahead)
+        tokens = [ahead]
+        for tree in (self.a, self.b):
+            fd = self.open(tree("locks/l"))
+            fcntl.flock(fd, EX)
+            tokens.append(int(lib.fields(os.pread(fd, 4096, 0))["token"]))
+            fcntl.flock(fd, lib.UN)
+            os.fsync(fd)
+        self.assertLess(tokens[0], tokens[1])
+        self.assertLess(tokens[1], tokens[2])
+
+
+class Behind(Base):
+    """a is behind a proxy."""
+
+    def setUp(self):
+        super().setUp()
+        self.proxy = proxy.Proxy(self.server.port)
+        self.addCleanup(self.proxy.stop)
+        self.a.stop()
+        self.a = self.behind()
+
+    def behind(self):
+        return self.tree(self.server.url(self.ns, port=self.proxy.port), OPTIONS)
+
+
+class Deaf(Behind, lib.Case):
+    """What is asked of the server is right, whether a notice came or not."""
+
+    def setUp(self):
+        super().setUp()
+        clients = self.server("CLIENT", "LIST").decode()
+        names = [name for _, name in sorted((int(number), name) for number, name in re.findall(
+            r"\bid=(\d+) .*\bname=(toozfs-\S+)", clients))][-self.proxy.counts()["open"]:]
+        self.assertTrue(self.proxy.one(names.index("toozfs-notices"), "stall"))
+
+    def test_check(self):
+        for key in range(2):
+            fd = self.open(self.a("locks", f"l{key}"))
+            fcntl.flock(fd, EX)
+            self.server("DEL", self.lock_keys(f"l{key}")[key])
+            self.fails(errno.EIO, os.fsync, fd)
+
+    def test_convert(self):
+        for key in range(2):
+            fd = self.open(self.a("locks", f"l{key}"))
+            lib.fcntl_lock(fd, fcntl.F_SETLK, fcntl.F_RDLCK)
+            self.server("DEL", self.lock_keys(f"l{key}")[key])
+            self.fails(errno.EIO, lib.fcntl_lock, fd, fcntl.F_SETLK, fcntl.F_WRLCK)
+
+    def test_share_is_over(self):
+        """The time of one of two sharers."""
+        fds = [self.open(tree("locks/l")) for tree in (self.a, self.b)]
+        for fd in fds:
+            fcntl.flock(fd, SH)
+        first = self.server("GET", self.lock_keys("l")[0]).decode().removeprefix("S:")
+        self.server("ZADD", self.key("sharers:l"), "XX", 1, f"{first}:{first}")
+        self.fails(errno.EIO, os.fsync, fds[0])
+        os.fsync(fds[1])
+
+
+class Cut(Behind, lib.Case):
+    def test_deleted_meanwhile(self):
+        fd = self.open(self.a("locks/l"))
+        fcntl.flock(fd, EX)
+        self.proxy.refuse(True)
+        self.server("DEL", self.lock_keys("l")[0])
+        self.told(fd, lambda: self.proxy.refuse(False))
+
+    def test_deleted_after(self):
+        """What was held before the cut is listened to after it."""
+        fd = self.open(self.a("locks/l"))
+        fcntl.flock(fd, EX)
+        self.proxy.cut()
+        lib.wait_until(lambda: "is back" in self.a.read_log(), "the connection")
+        lib.wait_until(lambda: self.server("PTTL", self.lock_keys("l")[0]) > 39000, "a renewal")
+        self.told(fd, lambda: self.server("DEL", self.lock_keys("l")[0]))
+
+
+class Refusals(Base, lib.Case):
+    def test_renewal_for_a_moment(self):
+        """What could not be renewed once is not lost before its time."""
+        tree = self.tree(self.server.url(self.ns), "timeout=9")
+        fd = self.open(tree("locks/l"))
+        fcntl.flock(fd, SH)
+        refused = r"cmdstat_zscore:.*rejected_calls=(\d+)"
+        before = self.stats("commandstats", refused)
+        self.forbid("zscore")
+        lib.wait_until(lambda: self.stats("commandstats", refused) > before, "a renewal")
+        self.allow("zscore")
+        os.fsync(fd)
+
+
+    def test_another_type(self):
+        """Of a key that tells nobody: lost at the next renewal."""
+        tree = self.tree(self.server.url(self.ns), "timeout=15")
+        fd = self.open(tree("locks/l"))
+        fcntl.flock(fd, SH)
+        self.server("DEL", self.key("sharers:l"))
+        self.server("SET", self.key("sharers:l"), "x")
+        self.told_of_loss(fd, 7)
+        self.assertIn("it was broken, or the server forgot it", tree.read_log())
+
+
+class Ended(Base, lib.Case):
+    def test_another_takes_the_claim(self):
+        """What was held under it is given up at once, and not left until its time is over."""
+        tree = self.tree(self.server.url(self.ns), "membership_timeout=3,lock_timeout=60", member="third")
+        fd = self.open(tree("locks/l"))
+        fcntl.flock(fd, EX)
+        self.server("SET", self.key("session:0123456789abcdef"), "x")
+        self.server("SET", self.key("member:third"), b"0123456789abcdef\njunk")
+        self.told_of_loss(fd, 3)
+        lib.wait_until(lambda: not self.server("EXISTS", *self.lock_keys("l")), "the end of the lock", SOON_S)
+
+    def test_another_takes_the_name(self):
+        """A record of another session: the member is that one's."""
+        tree = self.tree(self.server.url(self.ns), "timeout=3")
+        os.mkdir(tree("groups/g"))
+        lib.write(tree("groups/g/m"), b"x")
+        record = self.server("HGET", self.key("group:g"), "m")
+        self.server("HSET", self.key("group:g"), "m", record[:16] + b"f" * 16 + record[32:])
+        lib.wait_until(lambda: "member m of group g was removed by somebody else" in tree.read_log(),
+                       "the next renewal", 3 * lib.SLOW)
+
+
+class Turns(Base, lib.Case):
+    """Who waits on another mount has his turn."""
+
+    def setUp(self):
+        super().setUp()
+        self.c = self.tree(self.server.url(self.ns), OPTIONS)
+        self.mark = self.key("mark:l")
+
+    def test_sharers_come_after(self):
+        first, writer, second = self.agent(), self.agent(), self.agent()
+        one = first.open_flock(self.a("locks/l"), RW, SH)
+        two, three = writer.open(self.b("locks/l")), second.open(self.c("locks/l"))
+        writer.start("flock", two, EX)
+        lib.wait_until(lambda: (self.server("GET", self.mark) or b"").startswith(b"?x"), "the mark")
+        second.start("flock", three, SH)
+        self.stays_blocked(second)
+        first.flock(one, lib.UN)
+        writer.result()
+        self.assertFalse(second.done())
+        writer.flock(two, lib.UN)
+        second.result()
+
+    def test_freed_for_who_waits(self):
+        """Here he is stopped, so that his turn is to be seen."""
+        first, writer = self.agent(), self.agent()
+        one, two = first.open_flock(self.a("locks/l"), RW, EX), writer.open(self.b("locks/l"))
+        writer.start("flock", two, EX)
+        lib.wait_until(lambda: (self.server("GET", self.mark) or b"").startswith(b"?x"), "the mark")
+        self.b.process.send_signal(signal.SIGSTOP)
+        self.addCleanup(self.b.process.send_signal, signal.SIGCONT)
+        with self.server.connect() as watcher:
+            watcher("CONFIG", "SET", "notify-keyspace-events", "K$")
+            watcher("SUBSCRIBE", f"__keyspace@0__:{self.mark}")
+            first.flock(one, lib.UN)
+            self.assertEqual(watcher.answer()[2], b"set")
+        self.b.process.send_signal(signal.SIGCONT)
+        writer.result()
 
 
 class Left(Base, lib.Case):
