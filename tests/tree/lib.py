@@ -730,6 +730,10 @@ def supervise(run, limit_s=None):
         status = 1
         os.close(alive)
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        # What nohup and a shell's background jobs ignore, the programs under test would, too.
+        for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
             if os.getppid() != supervisor:
                 os._exit(1)
