@@ -203,6 +203,9 @@ struct coord_driver {
 	uint32_t
 		waits_max; /* backend waits at once (QUEUE), 0: any number; above it the core polls */
 	uint32_t poll_ms; /* period of looking again where nothing notifies */
+	/* Locks may outlive the session that took them: unlock is also called for a grant of an older epoch, until
+	 * it was answered. Else they go with the session. */
+	bool grants_stay;
 
 	/* Checks the configuration and fills the session's scratch. No I/O. Returns 0 or -errno with
 	 * *ret_error a text owned by the caller. May be NULL. */

@@ -217,6 +217,14 @@ static bool op_of_session(const struct coord_op *op)
 	       op->call == COORD_CALL_RENEW;
 }
 
+/* Its session is gone, and the grant with it. */
+static bool op_of_past(const struct coord_op_core *core)
+{
+	const struct coord_op *op = &core->op;
+	bool stays = core->coord->driver->grants_stay && op->call == COORD_CALL_UNLOCK;
+	return op->grant && op->epoch != core->coord->session.epoch && !stays;
+}
+
 static void op_run(struct coord_op_core *core)
 {
 	struct coord *coord = core->coord;
@@ -241,8 +249,8 @@ static void op_run(struct coord_op_core *core)
 	op->next_cursor = (struct coord_bytes){0};
 	coord->counters.ops[op->call]++;
 	coord_driver_call *call = op_call(coord->driver, op->call);
-	if (op->grant && op->epoch != coord->session.epoch)
-		coord_op_fail(op, -ESTALE); /* its session is gone, and the grant with it */
+	if (op_of_past(core))
+		coord_op_fail(op, -ESTALE);
 	else if (!call)
 		coord_op_fail(op, -EOPNOTSUPP);
 	else
@@ -354,7 +362,7 @@ static bool op_again(struct coord_op_core *core)
 	struct coord_op *op = &core->op;
 	if (!core->fn || core->cancelled || !core_transient(op->status) || !op_repeatable(op))
 		return false;
-	if (op->grant && op->epoch != core->coord->session.epoch)
+	if (op_of_past(core))
 		return false;
 	if (op->deadline_ms && coord_now_ms(core->coord->loop) >= op->deadline_ms)
 		return false;

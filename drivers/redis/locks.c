@@ -319,7 +319,11 @@ static int lock_answer(struct redis_call *call, const redisReply *reply, int r)
 	redis_hold_end(rs, call->hold);
 	if (r == -EBUSY)
 		busy(call, &state, op->grant->mode);
-	return r;
+	if (r != -ESTALE)
+		return r;
+	/* The session's key is not what we made it: is the session gone? */
+	redis_fence(rs);
+	return -EHOSTDOWN;
 }
 
 /* The call of an op on a grant, with its hold and its item. NULL: it was answered. */
@@ -359,6 +363,8 @@ void redis_lock(struct coord_session *session, struct coord_op *op)
 		redis_call_end(call, -ENOMEM);
 		return;
 	}
+	redis_arg(&args, call->rs->own);
+	redis_arg_text(&args, call->rs->fence);
 	redis_call_run(call, REDIS_TRACKED, REDIS_SCRIPT_LOCK, &args);
 }
 

@@ -205,7 +205,7 @@ void redis_member_join(struct coord_session *session, struct coord_op *op)
 	redis_arg(&args, key(call, REDIS_KEY_SESSION, COORD_BYTES("")));
 	redis_arg(&args, key(call, REDIS_KEY_CLAIM, coord_bytes_of(rs->config->member)));
 	redis_arg_text(&args, op->flags & COORD_OP_REPLACE_STALE ? "r" : "");
-	redis_arg_text(&args, rs->config->member);
+	redis_arg_text(&args, rs->fence);
 	redis_arg(&args, key(call, REDIS_KEY_BEATERS, COORD_BYTES("")));
 	if (args.bad) {
 		redis_hold_end(rs, hold);

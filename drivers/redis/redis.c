@@ -334,7 +334,7 @@ static void open_claim(struct redis_session *rs)
 	claim_args(rs, &args);
 	redis_arg(&args, (struct coord_bytes){identity, len});
 	redis_arg_number(&args, rs->ttl_ms);
-	redis_arg_text(&args, rs->config->member);
+	redis_arg_text(&args, rs->fence);
 	redis_arg_text(&args, op->flags & COORD_OP_REPLACE_STALE ? rs->refused : "");
 	redis_arg(&args, redis_op_key(rs, op, REDIS_KEY_SESSION, COORD_BYTES("")));
 	if (args.bad)
@@ -401,14 +401,16 @@ static void link_up(void *user)
 	struct redis_session *rs = user;
 	if (rs->closing)
 		return;
+	/* What was sent through another link before counts no more from the first script on. */
+	snprintf(rs->fence, sizeof(rs->fence), "%s\n%llu", rs->config->member,
+		(unsigned long long)++rs->links);
 	if (rs->opening && !rs->config->read_only) {
 		open_rights(rs);
-		return;
-	}
-	if (rs->opening) {
+	} else if (rs->opening) {
 		rs->opening->sent_ms = coord_now_ms(rs->loop);
 		open_end(rs, 0);
 	} else {
+		redis_fence(rs);
 		coord_session_event(rs->session, rs->epoch, COORD_EVENT_CONNECTED);
 		tell_watch(rs);
 		redis_items_stale(rs);
@@ -506,6 +508,7 @@ static void redis_close(struct coord_session *session, struct coord_op *op)
 	struct redis_hold *hold;
 	redis_beats_adopted_done(rs);
 	claim_args(rs, &args);
+	redis_arg_text(&args, rs->fence);
 	if (!redis_link_is_up(rs->link) || !cmds || args.bad) {
 		redis_link_close(rs->link);
 		op->sent = COORD_SENT_NO;
@@ -625,10 +628,16 @@ static struct part *part_new(struct renewal *renewal)
 	return part;
 }
 
-static void part_send(struct part *part, enum redis_script_id id, const struct redis_args *args)
+static void part_run(struct part *part, enum redis_lane lane, enum redis_script_id id,
+	const struct redis_args *args)
 {
 	part->renewal->sent++;
-	redis_run(part->renewal->rs, REDIS_PLAIN, &part->cmd, id, args);
+	redis_run(part->renewal->rs, lane, &part->cmd, id, args);
+}
+
+static void part_send(struct part *part, enum redis_script_id id, const struct redis_args *args)
+{
+	part_run(part, REDIS_PLAIN, id, args);
 }
 
 static unsigned lock_keys(const struct redis_session *rs)
@@ -760,6 +769,24 @@ static struct renewal *renewal_new(struct redis_session *rs, struct coord_op *op
 	renewal->sent_ms = UINT64_MAX;
 	renewal->how = COORD_SENT_ANSWERED;
 	return renewal;
+}
+
+void redis_fence(struct redis_session *rs)
+{
+	struct redis_args args = {0};
+	struct renewal *renewal = rs->config->read_only ? NULL : renewal_new(rs, NULL);
+	struct part *part = renewal ? part_new(renewal) : NULL;
+	if (part) {
+		part->decides = true;
+		claim_args(rs, &args);
+		redis_arg_text(&args, rs->fence);
+		redis_arg_number(&args, rs->ttl_ms);
+		part_run(part, REDIS_TRACKED, REDIS_SCRIPT_FENCE, &args);
+	}
+	if (renewal) {
+		renewal->complete = true;
+		renewal_end(renewal);
+	}
 }
 
 static void redis_renew(struct coord_session *session, struct coord_op *op)
@@ -928,6 +955,7 @@ const struct coord_driver toozfs_driver __attribute__((visibility("default"))) =
 	.op_size = sizeof(struct redis_call),
 	.value_max = 1u << 20,
 	.poll_ms = REDIS_POLL_MS,
+	.grants_stay = true,
 	.configure = redis_configure,
 	.session_free = redis_session_free,
 	.grant_done = redis_grant_done,

@@ -55,6 +55,8 @@ struct redis_session {
 	struct coord_bytes
 		tell; /* the key that others write when they remove a member of ours; owned */
 	struct coord_bytes claim, own; /* the keys of the claim and of the session; owned */
+	char fence[REDIS_NAME_MAX + 32]; /* what the session's key holds */
+	uint64_t links; /* so many were up */
 	struct redis_cmd tell_cmd;
 	bool tell_flies, tell_again; /* it is being read; a notice came while it was read */
 	struct coord_table items, tracked; /* by name; by key of redis */
@@ -100,6 +102,10 @@ void redis_arg_number(struct redis_args *, uint64_t number); /* at most four tim
 
 void redis_run(struct redis_session *, enum redis_lane, struct redis_cmd *, enum redis_script_id,
 	const struct redis_args *);
+
+/* Makes this link the one that counts, ahead of all that is sent through it. Where the session is gone the core is
+ * told. */
+void redis_fence(struct redis_session *);
 
 /* ---- Calls ---- */
 

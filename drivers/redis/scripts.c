@@ -17,7 +17,8 @@
  *   token        decimal: the last fencing token of the namespace
  *   owners       hash of a group: member -> <owner> <born> <version> <joined, us> <updated, us>; it counts
  *                only while the group has that field, and the session of the owner lives
- *   session      <member id>; its name is the first 16 digits of every owner value of that session
+ *   session      <member id> LF <number of the link>; its name is the first 16 digits of every owner value of that
+ *                session. What was sent through an earlier link, and comes late, takes and joins nothing.
  *   claim        <session> LF <identity of the process>
  *   beaters      hash: a field for each session that keeps a beat; due: when it ends by their doing, ms; foreign: a
  *                Python client keeps it too
@@ -148,7 +149,7 @@
 	"end\n"
 
 /* Taking a lock whose keys are free or ours. ARGV: owner, ttl, mode, waits, session, token, record, sharers,
- * group, tail of the record. */
+ * group, tail of the record; LOCK: session's key, what it holds. */
 #define TAKE                                                                                       \
 	"local owner, ttl, mode, waits, session = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4] "   \
 	"~= '', ARGV[5]\n"                                                                         \
@@ -192,6 +193,7 @@
 /* A lock that is nobody's, and that nobody waits for, goes a short way, with half of the calls; so does
  * its release. EXISTS of all KEYS goes on tracking them. */
 static const char lock_body[] = CLOCK TAKE
+	"if redis.pcall('GET', ARGV[11]) ~= ARGV[12] then return {2, 0} end\n"
 	"if ARGV[9] ~= '' and redis.call('EXISTS', ARGV[9]) == 0 then return {3, 0} end\n"
 	"if redis.call('EXISTS', sharers, unpack(KEYS)) == 0 then\n"
 	"  local t = take(true)\n"
@@ -349,16 +351,26 @@ static const char renew_body[] = CLOCK HELD APART
 	"  return string.match(c, '^(' .. string.rep('%x', 16) .. ')\\n') or '', c\n"              \
 	"end\n"
 
-/* ARGV: claim, session's key, session, identity, ttl, member id, a session that may be replaced, what the
- * keys of sessions begin with. What is no claim, and that of a session that is no more, keeps nobody out. The
+/* Is what the session's key holds of a later link than this? */
+#define LATER                                                                                      \
+	"local function later(key, value)\n"                                                       \
+	"  local function number(v)\n"                                                             \
+	"    return type(v) == 'string' and tonumber(string.match(v, '\\n(%d+)$')) or 0\n"         \
+	"  end\n"                                                                                  \
+	"  return number(redis.pcall('GET', key)) > number(value)\n"                               \
+	"end\n"
+
+/* ARGV: claim, session's key, session, identity, ttl, what the session's key holds, a session that may be replaced, what
+ * the keys of sessions begin with. What is no claim, and that of a session that is no more, keeps nobody out. The
  * answer: code, and the other's claim, or whether junk was replaced. */
-static const char open_body[] = CLAIM
+static const char open_body[] = CLAIM LATER
 	"local s, c = claim(ARGV[1])\n"
 	"local known = s and s ~= ''\n"
 	"if known and s ~= ARGV[3] and s ~= ARGV[7] and redis.call('EXISTS', ARGV[8] .. s) == 1 "
 	"then\n"
 	"  return {4, c}\n"
 	"end\n"
+	"if later(ARGV[2], ARGV[6]) then return {2} end\n"
 	"redis.call('SET', ARGV[1], ARGV[3] .. '\\n' .. ARGV[4], 'PX', ARGV[5])\n"
 	"redis.call('SET', ARGV[2], ARGV[6], 'PX', ARGV[5])\n"
 	/* The members of the one that was replaced are dead from now on. */
@@ -405,11 +417,12 @@ static const char rights_body[] =
 	"end\n"
 	"return {0, table.concat(commands, ' '), table.concat(keys, ' ')}\n";
 
-/* ARGV: claim, session's key, session. */
+/* ARGV: claim, session's key, session, what the session's key holds. */
 static const char close_body[] =
-	CLAIM "if claim(ARGV[1]) == ARGV[3] then redis.call('DEL', ARGV[1]) end\n"
-	      "redis.call('DEL', ARGV[2])\n"
-	      "return {0}\n";
+	CLAIM LATER "if later(ARGV[2], ARGV[4]) then return {2} end\n"
+		    "if claim(ARGV[1]) == ARGV[3] then redis.call('DEL', ARGV[1]) end\n"
+		    "redis.call('DEL', ARGV[2])\n"
+		    "return {0}\n";
 
 /* ARGV: claim, session's key, session, ttl, identity. The answer: code, and whether junk was replaced. */
 static const char alive_body[] =
@@ -420,6 +433,14 @@ static const char alive_body[] =
 	      "if s ~= '' then return {0, 0} end\n"
 	      "local r = redis.pcall('SET', ARGV[1], ARGV[3] .. '\\n' .. ARGV[5], 'PX', ARGV[4])\n"
 	      "return {0, r.ok and 1 or 0}\n";
+
+/* The first of a new link. ARGV: claim, session's key, session, what the session's key holds, ttl. */
+static const char fence_body[] = CLAIM LATER
+	"local s = claim(ARGV[1])\n"
+	"if s and s ~= '' and s ~= ARGV[3] or later(ARGV[2], ARGV[4]) then return {2} end\n"
+	"if redis.call('EXISTS', ARGV[2]) == 0 then return {2} end\n"
+	"redis.call('SET', ARGV[2], ARGV[4], 'PX', ARGV[5])\n"
+	"return {0, 0}\n";
 
 /* KEYS: for each membership the group and its owners. ARGV: for each the member and the owner. The answer: code,
  * then for each what apart gives. */
@@ -624,14 +645,15 @@ static const char group_look_body[] = FOREIGN THEIRS
 	"return {0, dead, next}\n";
 
 /* KEYS: group. ARGV: owners, member, data, owner, ttl, beat, beaters, session, what beats and what sessions begin
- * with, the claim on the mount's id, replace, the mount's id, what beaters begin with. Without its session, as on a
+ * with, the claim on the mount's id, replace, what the session's key holds, what beaters begin with. Without its session, as on a
  * server that was emptied, the member would count as dead: it is there again, until the mount finds out what else
  * is missing. */
 static const char join_body[] = CLOCK BEAT THEIRS ALIVE CLAIM
 	"if redis.call('EXISTS', KEYS[1]) == 0 then return {3} end\n"
 	/* First: whose id another has got by now joins nothing, and is told so, not that a member is there. */
 	"local session = ARGV[10] .. ARGV[8]\n"
-	"local open = redis.call('EXISTS', session) == 1\n"
+	"local open = redis.pcall('GET', session)\n"
+	"if type(open) == 'string' and open ~= ARGV[13] then return {2} end\n"
 	"local s = not open and claim(ARGV[11])\n"
 	"if s and s ~= '' and s ~= ARGV[8] then return {2} end\n"
 	"if redis.call('HEXISTS', KEYS[1], ARGV[2]) == 1 then\n"
@@ -703,6 +725,7 @@ static const char *const bodies[REDIS_SCRIPTS] = {
 	[REDIS_SCRIPT_OPEN] = open_body,
 	[REDIS_SCRIPT_CLOSE] = close_body,
 	[REDIS_SCRIPT_ALIVE] = alive_body,
+	[REDIS_SCRIPT_FENCE] = fence_body,
 	[REDIS_SCRIPT_RENEW_MEMBERS] = renew_members_body,
 	[REDIS_SCRIPT_RENEW_BEATS] = renew_beats_body,
 	[REDIS_SCRIPT_GROUP_CREATE] = group_create_body,

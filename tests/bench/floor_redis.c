@@ -15,7 +15,7 @@
 
 #include "drivers/redis/scripts.h"
 
-enum { WORDS_MAX = 20 };
+enum { WORDS_MAX = 20, KEYS = 7 };
 
 struct command {
 	const char *words[WORDS_MAX];
@@ -80,23 +80,25 @@ static void load(redisContext *c, struct redis_script *script)
 int main(int argc, char **argv)
 {
 	static struct redis_script scripts[REDIS_SCRIPTS];
-	char keys[6][256];
+	char keys[KEYS][256];
 	unsigned count = 0;
 	if (argc != 4)
 		return 2;
-	static const char *const forms[6] = {"%s_lock", "b'%s'_b'l'_lock", "%s:toozfs:mark:l",
-		"%s:toozfs:token", "%s:toozfs:record:l", "%s:toozfs:sharers:l"};
-	for (int i = 0; i < 6; i++)
+	static const char *const forms[KEYS] = {"%s_lock", "b'%s'_b'l'_lock", "%s:toozfs:mark:l",
+		"%s:toozfs:token", "%s:toozfs:record:l", "%s:toozfs:sharers:l",
+		"%s:toozfs:session:f100000000000000"};
+	for (int i = 0; i < KEYS; i++)
 		snprintf(keys[i], sizeof(keys[i]), forms[i], argv[2]);
 	redisContext *c = connected(argv[1]), *notices = connected(argv[1]);
 	redis_scripts_prepare(scripts);
 	load(c, &scripts[REDIS_SCRIPT_LOCK]);
 	load(c, &scripts[REDIS_SCRIPT_UNLOCK]);
 	track(c, notices);
+	freeReplyObject(checked(c, redisCommand(c, "SET %s %s PX 60000", keys[6], "floor\n1")));
 	struct command lock = {.words = {"EVALSHA", scripts[REDIS_SCRIPT_LOCK].sha, "3", keys[0],
 				       keys[1], keys[2], owner, "30000", "x", "w", session, keys[3],
-				       keys[4], keys[5], "", "lock\nfloor"},
-		.len = 16};
+				       keys[4], keys[5], "", "lock\nfloor", keys[6], "floor\n1"},
+		.len = 18};
 	struct command unlock = {
 		.words = {"EVALSHA", scripts[REDIS_SCRIPT_UNLOCK].sha, "3", keys[0], keys[1],
 			keys[2], owner, keys[4], keys[5], session, "100", "w"},

@@ -508,6 +508,26 @@ class Keys(Own, trouble.Base, lib.Case):
         self.assertEqual(tree.wait_exit(), 32)
         self.assertIn("member id 'third' is in use", tree.read_log())
 
+    def test_another_link_counts(self):
+        """A session's key that says so: nothing is taken any more, until the mount is sure of itself again."""
+        agent = self.agent()
+        fd = agent.open_flock(self.b("locks/l"), RW, EX)
+        key = self.session_key()
+        text = self.server("GET", key)
+        self.assertRegex(text, f"^{self.b.member}\n[0-9]+$".encode())
+        for command, *words in (("SET", self.b.member + "\n0"), ("SET", "junk"), ("LPUSH", "x")):
+            self.server("DEL", key)
+            self.server(command, key, *words)
+            other = self.agent()
+            other.open_flock(self.b("locks/m"), RW, EX)
+            other.kill()
+            self.assertEqual(self.server("GET", key), text)
+            self.untroubled(self.b, agent, fd)
+
+    def session_key(self):
+        claim = self.server("GET", f"{self.ns}:toozfs:member:{self.b.member}")
+        return f"{self.ns}:toozfs:session:{claim.decode().splitlines()[0]}"
+
     def test_junk_beside(self):
         """A key of the wrong type costs what it belongs to, and no more."""
         os.mkdir(self.b("groups/g"))
@@ -634,6 +654,38 @@ class Keys(Own, trouble.Base, lib.Case):
             lib.wait_until(lambda: os.listdir(self.a("groups/g")) == ["m"], "the member")
             os.unlink(self.b("groups/g/m"))
             os.rmdir(self.b("groups/g"))
+
+
+class Past(Own, trouble.Base, lib.Case):
+    """What the server carries out long after it was sent."""
+
+    def test_requests_of_a_session_that_is_lost(self):
+        """Nobody holds what was asked for before, and who waits is served when the mount is back."""
+        long = f"timeout={LEASE_S},lock_timeout=60,membership_timeout={LEASE_S}"
+        b = self.tree(self.url(), long)
+        os.mkdir(b("groups/h"))
+        wanted = [("locks/free", EX), ("locks/shared", SH), ("leaders/h", EX)]
+        killed, waits = ([self.agent() for _ in wanted] for _ in range(2))
+        fds = [[agent.open(b(name), RW) for agent, (name, _) in zip(agents, wanted)] for agents in (killed, waits)]
+        tries = self.agent()
+        fd = tries.open(b("locks/try"), RW)
+        self.server.pause()
+        for agents, agent_fds in zip((killed, waits), fds):
+            for agent, agent_fd, (_, mode) in zip(agents, agent_fds, wanted):
+                agent.start("flock", agent_fd, mode)
+        tries.start("flock", fd, EX | NB)
+        self.state(b, "lost")
+        self.fails(errno.ENOLCK, tries.result)
+        for agent in killed:
+            agent.kill()
+        self.server.cont()
+        self.state(b, "connected")
+        watch = lib.Stopwatch()
+        for agent in waits:
+            agent.result()
+        for name, mode in (("locks/try", EX), ("locks/shared", SH)):
+            self.agent().open_flock(self.a(name), RW, mode | NB)
+        watch.within(10 * lib.SLOW)
 
 
 class Forgotten(Own, lib.Case):
