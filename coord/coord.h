@@ -44,7 +44,8 @@ void coord_free(struct coord *);
 enum coord_state coord_state(const struct coord *);
 /* Would a call that may wait for limit_ms wait in vain? So it is when the connection is down for that long, or
  * an earlier call had as much time and nothing was answered since. 0: no, ask; -errno: what it would end
- * with. Now and then, where nothing else would find out that this has changed, a call is told 0. */
+ * with. Now and then, where nothing else would find out that this has changed, a call is told 0; so is one that may not
+ * wait for the whole time-out where there is no server that is silent to all (file). */
 int coord_in_vain(const struct coord *, uint64_t limit_ms);
 /* Such a call had an end of its own: it has waited for limit_ms, and there was no answer. */
 void coord_unanswered(struct coord *, uint64_t limit_ms);

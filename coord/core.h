@@ -57,6 +57,9 @@ void core_ops_run(struct coord *);
 void core_ops_flush(struct coord *, int status);
 /* True for an answer that says nothing about the request itself: try again later. */
 bool core_transient(int status);
+/* No server is behind it that is silent for all or for none: of one request's silence the next locks and look-ups need
+ * not suffer. */
+bool core_answers_apart(const struct coord *);
 void core_ops_timer(struct coord_timer *);
 
 /* ---- requests ---- */

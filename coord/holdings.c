@@ -218,6 +218,8 @@ static int try_in_vain(const struct coord *coord, unsigned flags)
 		return 0;
 	if (!coord->session.connected)
 		return -ENOLCK;
+	if (core_answers_apart(coord))
+		return 0;
 	return coord_in_vain(coord, core_try_limit(coord, flags & COORD_LOCK_SHORT));
 }
 

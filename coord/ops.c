@@ -617,6 +617,11 @@ static bool probe_due(const struct coord *coord, uint64_t now)
 	return coord->session.connected && now >= due;
 }
 
+bool core_answers_apart(const struct coord *coord)
+{
+	return coord->driver->loss[COORD_LOCK] == COORD_LOSS_PROCESS;
+}
+
 int coord_in_vain(const struct coord *coord, uint64_t limit_ms)
 {
 	const struct coord_session *session = &coord->session;
@@ -624,6 +629,8 @@ int coord_in_vain(const struct coord *coord, uint64_t limit_ms)
 	bool all = limit_ms >= coord->config->timeout_ms;
 	bool down = !session->connected && now >= session->down_ms + limit_ms;
 	if (!coord->ready || coord->stopped)
+		return 0;
+	if (!all && !down && core_answers_apart(coord))
 		return 0;
 	if (!down && !coord->stalled && (all || !coord->slow))
 		return 0;

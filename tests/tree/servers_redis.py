@@ -199,6 +199,15 @@ def fill(server):
                 pass
 
 
+def replace(server, key, command, *words):
+    """In one step: a mount makes keys of its own again."""
+    with server.connect() as c:
+        c("MULTI")
+        c("DEL", key)
+        c(command, key, *words)
+        c("EXEC")
+
+
 class Own:
     """A server of the test's own; with trouble.Trouble or its set-up."""
 
@@ -469,8 +478,7 @@ class Keys(Own, trouble.Base, lib.Case):
         return f"{self.ns}:toozfs:{what}"
 
     def junk(self, key, command, *words):
-        self.server("DEL", key)
-        self.server(command, key, *words)
+        replace(self.server, key, command, *words)
 
     def untroubled(self, tree, agent, fd):
         """Still the same session, and what it holds."""
@@ -769,8 +777,7 @@ class Hostile(lib.Redis):
         begin = time.monotonic()
         for key in keys:
             for command, *words in self.VALUES:
-                server("DEL", key)
-                server(command, key, *words)
+                replace(server, key, command, *words)
                 with self.subTest(key=key, value=(command, words[0][:9])):
                     self.use(self.b)
             self.use(self.a)
@@ -798,8 +805,7 @@ class Hostile(lib.Redis):
         for command, *words in self.VALUES:
             with self.subTest(value=(command, words[0][:9])):
                 for key in keys:
-                    server("DEL", key)
-                    server(command, key, *words)
+                    replace(server, key, command, *words)
                 lib.wait_until(lambda: is_claim(server, claim), "a renewal")
                 self.use(self.b)
         for key in server("KEYS", "*"):

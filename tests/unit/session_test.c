@@ -76,7 +76,7 @@ static void silent_for_a_second(void **state)
 {
 	(void)state;
 	struct fake_options options = site_options();
-	options.lock_loss = options.member_loss = COORD_LOSS_PROCESS;
+	options.lock_loss = options.member_loss = COORD_LOSS_CONNECTION;
 	site_open(&site, 1, &options, 1);
 	sim_pause(&site.server_host, true);
 	assert_int_equal(vain(1000), 0);
@@ -96,6 +96,24 @@ static void silent_for_a_second(void **state)
 	assert_int_equal(vain(10000), 0);
 	assert_int_equal(client_group_create(CLIENT, "h"), 0);
 	assert_int_equal(vain(1000), 0);
+	assert_true(client_close(CLIENT));
+	assert_true(site_close(&site));
+}
+
+/* What is silent there was one request's own matter. */
+static void answers_apart(void **state)
+{
+	(void)state;
+	struct fake_options options = site_options();
+	struct taker taker;
+	options.lock_loss = options.member_loss = COORD_LOSS_PROCESS;
+	site_open(&site, 1, &options, 1);
+	coord_unanswered(CLIENT->coord, 10000);
+	assert_int_equal(vain(10000), -ETIMEDOUT);
+	assert_int_equal(vain(1000), 0);
+	assert_int_equal(taker_new(CLIENT, COORD_LOCK, LOCK, &taker), 0);
+	assert_int_equal(taker_lock(&taker, COORD_EXCLUSIVE, 0, 1000), 0);
+	taker_free(&taker);
 	assert_true(client_close(CLIENT));
 	assert_true(site_close(&site));
 }
@@ -883,6 +901,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(margins),
 		cmocka_unit_test(silent_for_a_second),
+		cmocka_unit_test(answers_apart),
 		cmocka_unit_test(down_for_a_second),
 		cmocka_unit_test(no_lease_no_renewal),
 		cmocka_unit_test(suspended),
