@@ -667,7 +667,7 @@ class Keys(Own, trouble.Base, lib.Case):
 class Past(Own, trouble.Base, lib.Case):
     """What the server carries out long after it was sent."""
 
-    def test_requests_of_a_session_that_is_lost(self):
+    def test_late_requests(self):
         """Nobody holds what was asked for before, and who waits is served when the mount is back."""
         long = f"timeout={LEASE_S},lock_timeout=60,membership_timeout={LEASE_S}"
         b = self.tree(self.url(), long)
