@@ -128,6 +128,8 @@ static void stop_hold_over(struct coord_timer *timer)
 static void stop_release(struct coord *coord)
 {
 	coord->holding_back = false;
+	/* After what the releases defer. */
+	coord_loop_undefer(coord->loop, &coord->stop_task);
 	coord->session.stop_timer.fn = stop_deadline;
 	coord_timer_start(coord->loop, &coord->session.stop_timer, coord->stop_by_ms);
 	core_locks_release(coord);

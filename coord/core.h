@@ -33,6 +33,7 @@ struct coord_op_core {
 	uint64_t started_us; /* BOOTTIME when the driver got it */
 	bool unknown; /* an earlier attempt may have had its effect */
 	bool cancelled, counted;
+	bool unasked; /* nobody but the core has answered it */
 	bool full; /* the arena would have grown over its limit */
 	struct coord_chunk *chunks; /* arena beyond the inline part */
 	size_t inline_used, arena_used;

@@ -23,6 +23,7 @@
 enum {
 	YIELD_MS = 2, /* the pause after a release for which another host waits */
 	PAUSE_MS = 100, /* after an error that may pass */
+	QUEUED_US = 200000, /* an acquire that takes so long waits behind others */
 	POLL_MS = 100, /* where the driver names no period */
 };
 
@@ -130,13 +131,21 @@ void core_ticket_answer(struct coord_ticket *ticket, int status)
 	core_ticket_free(ticket);
 }
 
+/* One of this mount waits in the backend's queue. That it is granted nothing is no silence. */
+static bool is_queued(const struct core_lock *lock)
+{
+	return lock->acquiring && (lock->acquiring->flags & COORD_OP_WAIT) &&
+	       lock->coord->session.connected;
+}
+
 void core_ticket_timer(struct coord_timer *timer)
 {
 	struct coord_ticket *ticket = coord_container(timer, struct coord_ticket, timer);
 	struct core_lock *lock = ticket->holding->lock;
-	if (!ticket->wait && !lock->local)
+	bool queued = is_queued(lock);
+	if (!ticket->wait && !lock->local && !queued)
 		coord_unanswered(lock->coord, core_try_limit(lock->coord, ticket->brief));
-	core_ticket_answer(ticket, core_away(lock->coord));
+	core_ticket_answer(ticket, queued ? -EAGAIN : core_away(lock->coord));
 	core_lock_later(lock);
 }
 
@@ -611,11 +620,13 @@ static void refuse_tries(struct core_lock *lock)
 	struct coord_ticket *ticket, *next;
 	if (!lock->tries)
 		return;
+	bool queued = is_queued(lock) && coord_now_us(lock->coord->loop) >=
+						 lock->acquiring->core->started_us + QUEUED_US;
 	coord_list_each_safe (ticket, next, &lock->tickets, link) {
 		bool held = core_lock_mode(lock) == COORD_EXCLUSIVE ||
 			    (!coord_list_empty(&lock->holders) &&
 				    (ticket->mode == COORD_EXCLUSIVE || !lock->converting));
-		bool behind = ahead && (exclusive || ticket->mode == COORD_EXCLUSIVE);
+		bool behind = ahead && (exclusive || queued || ticket->mode == COORD_EXCLUSIVE);
 		if (!ticket->wait && (held || behind)) {
 			core_ticket_answer(ticket, -EAGAIN);
 			continue;

@@ -229,6 +229,7 @@ static bool is_left_for_good(struct membership *membership)
 
 static void settle_done(struct coord_op *op, void *user);
 static void rejoin_done(struct coord_op *op, void *user);
+static void leave_late(struct coord_op *op, void *user);
 
 static void op_start(struct membership *membership, enum coord_call call, struct core_grant *grant,
 	struct coord_bytes data, unsigned flags, void (*fn)(struct coord_op *, void *user))
@@ -292,12 +293,21 @@ static void settle_done(struct coord_op *op, void *user)
 	if (status == 0) {
 		/* To look at it has not made its lease longer. */
 		op->sent_ms = membership->sent_ms;
+		struct member_req *mreq = first_req(membership);
 		membership->pending = NULL;
-		membership_joined(membership, grant, op, first_req(membership));
+		membership_joined(membership, grant, op, mreq);
+		membership->rejoining = membership->rejoining && mreq->req;
+		core_op_free(op);
+		if (mreq->req || !membership->grant)
+			request_end(membership, 0);
+		else
+			op_start(membership, COORD_CALL_MEMBER_LEAVE, grant,
+				(struct coord_bytes){0}, 0, leave_late);
+		return;
 	}
 	core_op_free(op);
-	if (status ==
-		-ENOENT) { /* it had no effect, or not any more: once more, with the same owner */
+	/* It had no effect, or not any more: once more, with the same owner, if somebody asks still. */
+	if (status == -ENOENT && first_req(membership)->req) {
 		grant->gone = false;
 		join_start(membership, first_req(membership)->data, 0);
 		return;

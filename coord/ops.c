@@ -249,10 +249,9 @@ static void op_run(struct coord_op_core *core)
 	op->next_cursor = (struct coord_bytes){0};
 	coord->counters.ops[op->call]++;
 	coord_driver_call *call = op_call(coord->driver, op->call);
-	if (op_of_past(core))
-		coord_op_fail(op, -ESTALE);
-	else if (!call)
-		coord_op_fail(op, -EOPNOTSUPP);
+	core->unasked = op_of_past(core) || !call;
+	if (core->unasked)
+		coord_op_fail(op, call ? -ESTALE : -EOPNOTSUPP);
 	else
 		call(&coord->session, op);
 }
@@ -427,7 +426,7 @@ static void op_deliver(struct coord_task *task)
 		op->status = -ECANCELED;
 		op->sent = COORD_SENT_UNKNOWN;
 	}
-	if (!core_transient(op->status))
+	if (!core_transient(op->status) && !core->unasked)
 		core_answered(coord);
 	if (op->sent == COORD_SENT_UNKNOWN)
 		core->unknown = true;

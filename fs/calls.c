@@ -33,7 +33,7 @@ static void call_interrupt(fuse_req_t req, void *user)
 static void call_limit(struct coord_timer *timer)
 {
 	struct fs_call *call = coord_container(timer, struct fs_call, limit);
-	if (!call->interrupted)
+	if (call->counts && !call->interrupted)
 		coord_unanswered(call->fs->coord, FS_SHORT_MS);
 	if (call->late_fn)
 		call->late_fn(call);
@@ -105,6 +105,7 @@ void fs_call_opened(struct fs_call *call)
 
 void fs_call_limit(struct fs_call *call, uint64_t ms, int late)
 {
+	call->counts = ms > 0;
 	call->late = late;
 	call->limited = true;
 	call->interrupted = call->interrupted && late == EINTR;

@@ -178,6 +178,7 @@ struct fs_call {
 	bool owns_handle; /* an OPEN or CREATE that was not answered yet */
 	bool limited; /* limit was set */
 	bool interrupted; /* and that by an interrupt */
+	bool counts; /* an end at this limit shows that the backend is silent */
 	bool changing; /* a change was sent: no interrupt ends it */
 	bool eager; /* an interrupt ends it at once */
 	bool counting; /* READ: is held, and asks who else shares it */

@@ -790,6 +790,36 @@ static void interleavings(void **state)
 	print_message("%llu schedules\n", (unsigned long long)schedules);
 }
 
+/* A try to share behind one of its mount who waits to share in the backend's queue: it is not granted, which is no
+ * silence of the backend. */
+static void try_behind_the_queue(void **state)
+{
+	(void)state;
+	struct fake_options options = site_options();
+	options.can |= COORD_CAN_QUEUE;
+	for (int early = 0; early < 2; early++) {
+		struct taker held, waits, tries;
+		site_open(&site, 1, &options, 2);
+		struct client *client = &site.clients[1];
+		assert_int_equal(taker_new(&site.clients[0], COORD_LOCK, LOCK, &held), 0);
+		assert_int_equal(taker_new(client, COORD_LOCK, LOCK, &waits), 0);
+		assert_int_equal(taker_new(client, COORD_LOCK, LOCK, &tries), 0);
+		assert_int_equal(taker_lock(&held, COORD_EXCLUSIVE, 0, 1000), 0);
+		taker_ask(&waits, COORD_SHARED, COORD_LOCK_WAIT);
+		if (!early)
+			sim_run(SIM, 1000);
+		assert_int_equal(taker_lock(&tries, COORD_SHARED, 0, early ? 11000 : 50), -EAGAIN);
+		assert_int_equal(coord_in_vain(client->coord, 1000), 0);
+		coord_unlock(held.holding, NULL, NULL);
+		sim_run(SIM, 100);
+		assert_true(taker_holds(&waits, COORD_SHARED));
+		taker_free(&held);
+		taker_free(&waits);
+		taker_free(&tries);
+		assert_true(site_close(&site));
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -823,6 +853,7 @@ int main(void)
 		cmocka_unit_test(one_key),
 		cmocka_unit_test(while_suspended),
 		cmocka_unit_test(limits),
+		cmocka_unit_test(try_behind_the_queue),
 		cmocka_unit_test(interleavings),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -407,6 +407,11 @@ static void settled_late(void **state)
 			sim_run(SIM, 5000);
 			assert_int_equal(knows_x(),
 				fake_joined(site.server, "m0", COORD_BYTES("g"), COORD_BYTES("x")));
+			/* And whoever was told that it timed out has not joined. */
+			sim_run(SIM, 30000);
+			assert_false(knows_x());
+			assert_false(
+				fake_joined(site.server, "m0", COORD_BYTES("g"), COORD_BYTES("x")));
 		}
 		sim_run(SIM, 15000);
 		client_member_leave(M0, "g", "x");
