@@ -747,9 +747,11 @@ class Order:
 
     def test_unmounted_by_force(self):
         self.stops(self.umount_by_force)
+        self.assertFalse(lib.mounted(self.a.path))
 
     def test_unmounted_by_force_under_a_deaf_command(self):
         self.stops(self.umount_by_force, how=("deaf", "child"))
+        self.assertFalse(lib.mounted(self.a.path))
 
     def test_unmounted_lazily_and_terminated(self):
         def end(_):
