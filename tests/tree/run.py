@@ -263,6 +263,11 @@ class Plain(Helper, lib.Memory):
             done = self.done("-n", option, path, "echo", "ran")
             self.assertEqual((done.returncode, done.stdout), (FAILED, ""), path)
             self.assertIn(os.path.basename(path), done.stderr)
+        for option, path in (("-l", "/locks/l"), ("-L", "/leaders/g"), ("-m", "/groups/g/m")):
+            self.assertIn("no tree is mounted there", self.done(option, self.file() + path, "true").stderr)
+        self.assertIn("there is no such group", self.done("-m", self.a("groups/none/m"), "true").stderr)
+        for option, path in (("-l", "lock/l"), ("-L", "leader/g"), ("-m", "group/g/m")):
+            self.assertIn("of a mounted tree", self.done(option, self.a(path), "true").stderr)
         self.assertEqual(os.listdir(there + "/locks"), [])
         self.assertEqual(os.listdir(self.a("groups/g")), [])
 
