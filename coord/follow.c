@@ -410,7 +410,9 @@ static void on_task(struct coord_task *task)
 		followed_free(group);
 		return;
 	}
-	if (group->coord->state != COORD_CONNECTED && group->known && !group->suspended) {
+	/* A mount that stops has something else to tell: its end. */
+	bool away = group->coord->state != COORD_CONNECTED && !group->coord->stopping;
+	if (away && group->known && !group->suspended) {
 		group->suspended = true;
 		tell(group, COORD_CHANGE_SUSPENDED, (struct coord_bytes){0}, 0);
 	}

@@ -5,9 +5,9 @@
  *
  * The order of what a follower is told: the first SETTLED says that the state is known, and nothing comes before it but
  * ENDED. Then each change is told after the state has it. SETTLED comes again whenever all that the core
- * was told of has been read. SUSPENDED: the connection is away, changes are not seen; RESUMED: it is
- * back, and what changed meanwhile was told between the two. ENDED is the last: the group is deleted
- * (-ENOENT), or following it fails for good (-errno).
+ * was told of has been read. SUSPENDED: the connection is away, and not because the coordinator stops;
+ * changes are not seen. RESUMED: it is back, and what changed meanwhile was told between the two. ENDED is
+ * the last: the group is deleted (-ENOENT), or following it fails for good (-errno).
  *
  * A member that left and came back between two looks is told as LEAVE and JOIN, if the backend tells two
  * lives of a member apart. What came and went between two looks is not told.

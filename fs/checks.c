@@ -7,9 +7,7 @@
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
-#include <spawn.h>
 #include <stdio.h>
-#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
@@ -18,12 +16,11 @@
 
 #include "coord/driver.h"
 #include "fs/checks.h"
+#include "fs/detach.h"
 #include "fs/mountinfo.h"
 #include "fs/runfile.h"
 
 #define ANSWER_MS 2000 /* a daemon that lives answers in less */
-
-extern char **environ;
 
 static char *absolute(const char *dir)
 {
@@ -99,24 +96,9 @@ bool fs_check_is_served(const char *path)
 	return fs_check_is_tree(path) && !is_dead(ask_daemon(path));
 }
 
-static int fusermount_detach(const char *path)
-{
-	char *const argv[] = {"fusermount3", "-u", "-z", "-q", (char *)path, NULL};
-	pid_t pid;
-	int status, r = posix_spawnp(&pid, argv[0], NULL, NULL, argv, environ);
-	if (r)
-		return -r;
-	while (waitpid(pid, &status, 0) < 0)
-		if (errno != EINTR)
-			return -errno;
-	return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : -EPERM;
-}
-
 static int detach_dead(const char *path)
 {
-	int r = umount2(path, MNT_DETACH | UMOUNT_NOFOLLOW) ? -errno : 0;
-	if (r == -EPERM)
-		r = fusermount_detach(path);
+	int r = fs_detach(path);
 	if (r < 0)
 		coord_log(LOG_ERR,
 			"%s: the tree there has no daemon any more, and it cannot be unmounted: %s",

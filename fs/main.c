@@ -294,9 +294,8 @@ static int check(struct daemon *d)
 		return FS_EXIT_MOUNT;
 	if (chdir("/"))
 		return FS_EXIT_SYSTEM;
-	int r = fs_runfile_new(d->mountpoint, &d->runfile);
-	if (r < 0)
-		coord_log(LOG_WARNING, "no file for mount.tooz --wait: %s", strerror(-r));
+	/* It is no reason not to mount. */
+	fs_runfile_new(d->mountpoint, &d->runfile);
 	return FS_EXIT_OK;
 }
 

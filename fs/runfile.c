@@ -11,8 +11,9 @@
 #include <stdio.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <syslog.h>
 
-#include "coord/base.h"
+#include "coord/driver.h"
 #include "fs/runfile.h"
 
 #define PLACES 4 /* directories to look at */
@@ -122,20 +123,30 @@ static int make_in(const char *path, const char *mountpoint, struct fs_runfile *
 	return fd < 0 ? fd : 0;
 }
 
+static void log_no_file(const char *mountpoint, const char *place, int r)
+{
+	coord_log(LOG_WARNING,
+		"%s: no file about this mount in %s: %s%s; so mount.tooz --wait, and the next "
+		"mount there, will not wait for the end of this daemon",
+		mountpoint, place, strerror(-r),
+		r == -EPERM ? " (it has to be our own, and nobody else may write to it)" : "");
+}
+
 int fs_runfile_new(const char *mountpoint, struct fs_runfile **ret)
 {
 	_cleanup_free_ struct fs_runfile *file = calloc(1, sizeof(*file));
 	if (!file)
 		return -ENOMEM;
 	int r = -ENOENT;
+	char path[PATH_MAX] = "/run/toozfs";
 	/* Root has the first place alone; others begin after it, for they could not write there. */
-	for (unsigned i = geteuid() ? 1 : 0; i < PLACES && r < 0; i++) {
-		char path[PATH_MAX];
+	for (unsigned i = geteuid() ? 1 : 0; i < PLACES && r < 0; i++)
 		if (place(i, path))
 			r = make_in(path, mountpoint, file);
-	}
-	if (r < 0)
+	if (r < 0) {
+		log_no_file(mountpoint, path, r);
 		return r;
+	}
 	*ret = file;
 	file = NULL;
 	return 0;

@@ -15,7 +15,8 @@
 
 struct fs_runfile;
 
-/* Makes and locks the file. Call it in the daemon itself, after fork. Returns 0 or -errno. */
+/* Makes and locks the file. Call it in the daemon itself, after fork. Returns 0, or -errno after the reason
+ * was logged. */
 int fs_runfile_new(const char *mountpoint, struct fs_runfile **ret);
 /* Removes it, which ends every wait. NULL is allowed. */
 void fs_runfile_free(struct fs_runfile *);

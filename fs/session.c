@@ -13,11 +13,13 @@
 
 #include <fcntl.h>
 #include <linux/fuse.h>
+#include <poll.h>
 #include <stdio.h>
 #include <sys/uio.h>
 #include <syslog.h>
 
 #include "coord/loop_uv.h"
+#include "fs/detach.h"
 #include "fs/mountinfo.h"
 
 #define BATCH_MAX 64 /* requests a wake */
@@ -240,6 +242,26 @@ static void disconnect(struct fs *fs)
 		fuse_session_unmount(fs->session);
 }
 
+static bool is_cut(const struct fs *fs)
+{
+	struct pollfd polled = {.fd = fuse_session_fd(fs->session)};
+	return poll(&polled, 1, 0) > 0 && (polled.revents & POLLERR);
+}
+
+/* libfuse takes a connection that was cut for one that is unmounted; but umount -f of a tree in use leaves it
+ * mounted. */
+static void unmount(struct fs *fs)
+{
+	bool cut = is_cut(fs);
+	fuse_session_unmount(fs->session);
+	if (!cut || !*fs->device || !lies_on_top(fs))
+		return;
+	int r = fs_detach(fs->mountpoint);
+	if (r < 0)
+		coord_log(LOG_ERR, "%s: the dead tree there cannot be unmounted: %s",
+			fs->mountpoint, strerror(-r));
+}
+
 void fs_unmount(struct fs *fs)
 {
 	if (!fs->session)
@@ -250,7 +272,7 @@ void fs_unmount(struct fs *fs)
 	coord_fd_stop(fs->watch);
 	fs->watch = NULL;
 	if (fs->mounted && lies_on_top(fs))
-		fuse_session_unmount(fs->session);
+		unmount(fs);
 	else if (fs->mounted)
 		disconnect(fs);
 	fs->mounted = false;

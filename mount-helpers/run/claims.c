@@ -42,6 +42,29 @@ static int open_folder(const char *path)
 	return fd;
 }
 
+static void say_misplaced(const struct claim *claim)
+{
+	const struct place *place = &places[claim->kind];
+	say("%s: is not %s: not below %s/ of a mounted tree", claim->path, place->name,
+		place->folder);
+}
+
+/* The folder is not there. Where the path names one that every tree has, that tells more. */
+static void say_missing(const struct claim *claim)
+{
+	char *copy = strdup(claim->path), *folder = copy ? dirname(copy) : NULL;
+	if (folder && claim->kind == CLAIM_MEMBER)
+		folder = dirname(folder);
+	bool missing = folder && access(folder, F_OK) < 0 && errno == ENOENT;
+	if (!folder || strcmp(basename(folder), places[claim->kind].folder) != 0)
+		say_misplaced(claim);
+	else if (!missing && claim->kind == CLAIM_MEMBER)
+		say("%s: there is no such group", claim->path);
+	else
+		say("%s: no tree is mounted there", claim->path);
+	free(copy);
+}
+
 static bool is_same(int fd, const char *a, const char *b)
 {
 	struct stat x, y;
@@ -65,8 +88,10 @@ int claim_session(const struct claim *claim)
 	const struct place *place = &places[claim->kind];
 	int folder = open_folder(claim->path);
 	if (folder < 0) {
-		bool no_group = errno == ENOENT && claim->kind == CLAIM_MEMBER;
-		say("%s: %s", claim->path, no_group ? "there is no such group" : strerror(errno));
+		if (errno == ENOENT)
+			say_missing(claim);
+		else
+			say("%s: %s", claim->path, strerror(errno));
 		return -1;
 	}
 	snprintf(path, sizeof(path), "%s/.tooz/session", place->root);
@@ -75,8 +100,7 @@ int claim_session(const struct claim *claim)
 	int code = in_place ? errno : ENOENT;
 	close(folder);
 	if (fd < 0 && code == ENOENT)
-		say("%s: is not %s: not below %s/ of a mounted tree", claim->path, place->name,
-			place->folder);
+		say_misplaced(claim);
 	else if (fd < 0)
 		say("%s: %s", claim->path, strerror(code));
 	return fd;

@@ -21,7 +21,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { SECONDS_MAX = 1000000000, KILLED_WAIT_MS = 1000, STATE_WAIT_MS = 1000 };
+enum { SECONDS_MAX = 1000000000, KILLED_WAIT_MS = 1000, STATE_WAIT_MS = 1000, NO_WAIT_MS = 2000 };
 
 static const char usage[] =
 	"usage: tooz-run [OPTION]... [--] COMMAND [ARG]...\n"
@@ -294,7 +294,10 @@ static void end_keeper(pid_t pid, int to_keeper)
 static char first_word(const struct options *options, int to_keeper, bool *ret_late)
 {
 	struct pollfd polled = {.fd = to_keeper, .events = POLLIN};
-	int64_t until = options->wait_ms > 0 ? now_ms() + options->wait_ms : NEVER;
+	int64_t most = options->no_wait ? NO_WAIT_MS : 0;
+	if (options->wait_ms > 0)
+		most = options->wait_ms;
+	int64_t until = most ? now_ms() + most : NEVER;
 	char word = 0;
 	int n;
 	do {
@@ -370,8 +373,13 @@ static bool any_away(const struct options *options)
 static bool await_held(
 	const struct options *options, const struct board *board, int to_keeper, int *ret_code)
 {
-	bool late;
-	char word = first_word(options, to_keeper, &late);
+	bool late, is_asked = options->no_wait && options->wait_ms <= 0, away;
+	char word;
+	/* Who does not wait is answered as soon as the backend has answered; but not by a dead daemon. */
+	do {
+		word = first_word(options, to_keeper, &late);
+		away = late && any_away(options);
+	} while (late && !away && is_asked);
 	if (word == WORD_HELD)
 		return true;
 	*ret_code = EXIT_FAILED;
@@ -380,7 +388,7 @@ static bool await_held(
 	} else if (word == WORD_LOST) {
 		say_lost(options, board);
 		*ret_code = EXIT_LOST;
-	} else if (late && any_away(options)) {
+	} else if (away) {
 		*ret_code = EXIT_FAILED;
 	} else if (late) {
 		if (options->verbose)

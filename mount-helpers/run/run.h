@@ -6,7 +6,8 @@
  *
  *   tooz-run   what the shell sees. Never touches the tree, so that no daemon that stands still can
  *              stop it: it passes signals on, keeps the clock, ends the command, gives its status back.
- *              (When -w is over a child of its own reads .tooz/state, and is left alone if that takes long.)
+ *              (When -w is over, or -n takes long, a child of its own reads .tooz/state, and is left alone if
+ *              that takes long, too.)
  *   the keeper its child, in a process group of its own. Takes what is to be held and has the handles;
  *              waits for the loss of one, reads how long the leases last. When tooz-run dies it kills the
  *              command first and lets go after that.

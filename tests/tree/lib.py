@@ -359,6 +359,7 @@ ACTIONS = {
     "fork_sleeper": _fork_sleeper,
     "kill_child": _kill_child,
     "poll": _poll,
+    "chdir": os.chdir,
     "getsid": lambda: os.getsid(0),
 }
 

@@ -108,6 +108,15 @@ class Aborted(End):
         subprocess.run(["umount", "-f", self.a.path], check=False, timeout=lib.PATIENCE_S,
                        capture_output=True)
         self.assertEqual(self.a.wait_exit(), 0)
+        self.assertFalse(lib.mounted(self.a.path))
+
+    def test_a_mere_working_directory(self):
+        """Keeps the tree busy, too; what is mounted there afterwards is another one."""
+        self.agent().chdir(self.a.path)
+        self.end()
+        again = self.tree(self.a.url, directory=self.a.path, member=self.a.member)
+        self.assertEqual(lib.read(again(".tooz/state")), b"connected\n")
+        self.assertNotIn("detached", again.read_log())
 
 
 class Unmounted:

@@ -263,6 +263,11 @@ class Plain(Helper, lib.Memory):
             done = self.done("-n", option, path, "echo", "ran")
             self.assertEqual((done.returncode, done.stdout), (FAILED, ""), path)
             self.assertIn(os.path.basename(path), done.stderr)
+        for option, path in (("-l", "/locks/l"), ("-L", "/leaders/g"), ("-m", "/groups/g/m")):
+            self.assertIn("no tree is mounted there", self.done(option, self.file() + path, "true").stderr)
+        self.assertIn("there is no such group", self.done("-m", self.a("groups/none/m"), "true").stderr)
+        for option, path in (("-l", "lock/l"), ("-L", "leader/g"), ("-m", "group/g/m")):
+            self.assertIn("of a mounted tree", self.done(option, self.a(path), "true").stderr)
         self.assertEqual(os.listdir(there + "/locks"), [])
         self.assertEqual(os.listdir(self.a("groups/g")), [])
 
@@ -747,9 +752,11 @@ class Order:
 
     def test_unmounted_by_force(self):
         self.stops(self.umount_by_force)
+        self.assertFalse(lib.mounted(self.a.path))
 
     def test_unmounted_by_force_under_a_deaf_command(self):
         self.stops(self.umount_by_force, how=("deaf", "child"))
+        self.assertFalse(lib.mounted(self.a.path))
 
     def test_unmounted_lazily_and_terminated(self):
         def end(_):
@@ -934,11 +941,21 @@ class Leased(Order):
     def test_not_obtained_of_a_daemon_that_stands_still(self):
         self.a.process.send_signal(signal.SIGSTOP)
         self.addCleanup(self.a.process.send_signal, signal.SIGCONT)
-        watch = lib.Stopwatch()
-        done = self.done("-w", "0.3", "-E", "75", "-l", self.a("locks/l"), "echo", "ran")
-        self.assertEqual((done.returncode, done.stdout), (FAILED, ""), done.stderr)
-        self.assertIn("the mount does not answer", done.stderr)
-        watch.within(0.3 + 3 + 1 * lib.SLOW)
+        for what, wait, seconds in (("-l", "-w0.3", 0.3), ("-L", "-n", 2)):
+            watch = lib.Stopwatch()
+            path = self.a("locks/l" if what == "-l" else "leaders/g")
+            done = self.done(wait, "-E", "75", what, path, "echo", "ran")
+            self.assertEqual((done.returncode, done.stdout), (FAILED, ""), done.stderr)
+            self.assertIn("the mount does not answer", done.stderr)
+            watch.within(seconds + 3 + 1 * lib.SLOW)
+
+    def test_no_wait_with_a_slow_backend(self):
+        """The mount is well, and it is no conflict."""
+        tree = self.tree(self.url(port=self.proxy.port), "timeout=30")
+        self.proxy.delay(1200)
+        done = self.done("-n", "-E", "75", "-l", tree("locks/l"), "echo", "ran")
+        self.proxy.delay(0)
+        self.assertEqual((done.returncode, done.stdout), (0, "ran\n"), done.stderr)
 
     def test_outage_that_is_short(self):
         """Suspended is not lost."""

@@ -243,6 +243,23 @@ static void away(void **state)
 	assert_true(site_close(&site));
 }
 
+/* Who follows is not told of an outage when the mount stops, for there is no end of it. */
+static void stop(void **state)
+{
+	(void)state;
+	struct fake_options options = site_options();
+	struct watcher w;
+	open_two(&options, 1);
+	follow(M0, &w);
+	assert_string_equal(said(&w), "= ");
+	coord_stop(M0->coord);
+	assert_string_equal(said(&w), "");
+	assert_true(M0->stopped);
+	coord_unfollow(&w.follower);
+	assert_int_equal(client_group_delete(M1, "g"), 0);
+	assert_true(site_close(&site));
+}
+
 static uint32_t chance(struct coord_loop *loop, uint32_t below)
 {
 	uint32_t x;
@@ -315,6 +332,7 @@ int main(void)
 		cmocka_unit_test(one_watch),
 		cmocka_unit_test(unfollow_when_told),
 		cmocka_unit_test(away),
+		cmocka_unit_test(stop),
 		cmocka_unit_test(storms),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
