@@ -596,7 +596,7 @@ class Ensemble(Several):
             self.assertFalse(self.waiter.done(), "two hold at once")
         self.handed_over(token)
 
-    def test_a_leader_that_was_deposed_confirms_nothing(self):
+    def test_deposed_leader(self):
         """Stopped over an election and a break, it goes on and does not know for a moment that it leads no more."""
         leader = self.site.leader()
         others = [server for server in self.site.servers if server is not leader]
