@@ -144,12 +144,13 @@ class Stuck(Base):
     """A process that hangs in execve, as another mount's daemon does not answer, and that cannot be looked at."""
 
     EXEC = """
-import os, sys
+import os, signal, sys
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
 os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)  # closed by execve
 for _ in range(2):
     os.set_inheritable(os.open(sys.argv[2], os.O_RDWR | os.O_CREAT), True)
 print("ready", flush=True)
-sys.stdin.readline()
+signal.sigwait([signal.SIGUSR1])
 os.execv("/bin/sleep", ["sleep", "70"])
 """
 
@@ -161,18 +162,25 @@ os.execv("/bin/sleep", ["sleep", "70"])
     def ended(self, agent):
         lib.wait_until(lambda: b"State:\tZ" in lib.read(f"/proc/{agent.pid}/status"), "the end of a holder")
 
+    def cannot_be_looked_at(self, pid):
+        look = self.spawn("stat", "-L", f"/proc/{pid}/fd/1", stdout=subprocess.DEVNULL)
+        try:
+            look.wait(lib.SHORT_S)
+        except subprocess.TimeoutExpired:
+            return True
+        return False
+
     def test_neither_the_walk_nor_the_end_waits(self):
         hanging = self.tree()
         second = self.mount("locks/other")
         holders = self.holder(self.lock), self.holder(second)
         stuck = self.spawn("/usr/bin/python3", "-c", self.EXEC, hanging("locks/x"), self.lock,
-                           stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True)
+                           stdout=subprocess.PIPE, start_new_session=True)
         self.assertEqual(stuck.stdout.readline(), b"ready\n")
         os.kill(hanging.pid, signal.SIGSTOP)
         try:
-            stuck.stdin.write(b"\n")
-            stuck.stdin.flush()
-            lib.wait_until(lambda: lib.in_lock_request(stuck.pid), "the hanging execve")
+            os.kill(stuck.pid, signal.SIGUSR1)
+            lib.wait_until(lambda: self.cannot_be_looked_at(stuck.pid), "the hanging execve")
             for agent, path in zip(holders, (self.lock, second)):
                 self.lose(path)
                 self.ended(agent)
