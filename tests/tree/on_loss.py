@@ -140,6 +140,57 @@ class Kernel(Base):
         self.answered_without_daemon(ino)
 
 
+class Stuck(Base):
+    """A process that hangs in execve, as another mount's daemon does not answer, and that cannot be looked at."""
+
+    EXEC = """
+import os, signal, sys
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)  # closed by execve
+for _ in range(2):
+    os.set_inheritable(os.open(sys.argv[2], os.O_RDWR | os.O_CREAT), True)
+print("ready", flush=True)
+signal.sigwait([signal.SIGUSR1])
+os.execv("/bin/sleep", ["sleep", "70"])
+"""
+
+    def holder(self, path):
+        agent = self.agent()
+        agent.open_flock(path, os.O_RDWR | os.O_CREAT, EX)
+        return agent
+
+    def ended(self, agent):
+        lib.wait_until(lambda: b"State:\tZ" in lib.read(f"/proc/{agent.pid}/status"), "the end of a holder")
+
+    def cannot_be_looked_at(self, pid):
+        look = self.spawn("stat", "-L", f"/proc/{pid}/fd/1", stdout=subprocess.DEVNULL)
+        try:
+            look.wait(lib.SHORT_S)
+        except subprocess.TimeoutExpired:
+            return True
+        return False
+
+    def test_neither_the_walk_nor_the_end_waits(self):
+        hanging = self.tree()
+        second = self.mount("locks/other")
+        holders = self.holder(self.lock), self.holder(second)
+        stuck = self.spawn("/usr/bin/python3", "-c", self.EXEC, hanging("locks/x"), self.lock,
+                           stdout=subprocess.PIPE, start_new_session=True)
+        self.assertEqual(stuck.stdout.readline(), b"ready\n")
+        os.kill(hanging.pid, signal.SIGSTOP)
+        try:
+            os.kill(stuck.pid, signal.SIGUSR1)
+            lib.wait_until(lambda: self.cannot_be_looked_at(stuck.pid), "the hanging execve")
+            for agent, path in zip(holders, (self.lock, second)):
+                self.lose(path)
+                self.ended(agent)
+            self.logged(f"on_loss: process {stuck.pid} hangs in execve: passed over\n")
+            os.kill(self.mount.pid, signal.SIGTERM)
+            self.assertEqual(self.mount.wait_exit(), 0)
+        finally:
+            os.kill(hanging.pid, signal.SIGCONT)
+
+
 class Queue(Base):
     """Who has a handle of its own that lost nothing is told from who lost."""
 
