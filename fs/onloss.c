@@ -16,6 +16,11 @@
  * from what the kernel knows (fuse_update_get_attr in its fs/fuse/dir.c): anything else would ask this
  * daemon, which waits for the walk when it ends.
  *
+ * That spares this daemon, not others: execve(2) holds a lock of its process while it closes descriptors,
+ * for as long as the daemon of another FUSE mount takes to answer, and who looks at the process then waits.
+ * Such looks are therefore made by threads of their own, with a time limit (ask): a process that does not
+ * let itself be looked at in time is passed over.
+ *
  * Losses of one turn of the loop are one walk.
  */
 #include "fs/tree.h"
@@ -26,6 +31,8 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <linux/kcmp.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -35,6 +42,8 @@
 
 #define DEPTH_MAX 64 /* ancestors to look at */
 #define FDS_MAX 32 /* descriptors of one inode in one process to compare */
+#define ASK_MS 500 /* for a look at a process */
+#define STUCK_MAX 4 /* processes that did not let themselves be looked at, in one walk */
 
 struct target {
 	uint64_t ino;
@@ -55,6 +64,7 @@ struct bystander {
 struct victim {
 	int32_t pid;
 	uint64_t start;
+	uint32_t uid; /* that matched */
 	const struct target *target;
 };
 
@@ -69,6 +79,8 @@ struct walk {
 	size_t victims_len, victims_size;
 	int32_t *waiting; /* threads in lock requests, ascending */
 	size_t waiting_len;
+	int32_t stuck[STUCK_MAX]; /* are not asked again */
+	size_t stuck_len;
 	bool over; /* the kernel has closed the files: that nobody has them is no news */
 };
 
@@ -186,25 +198,141 @@ static uint64_t fd_ino(int32_t pid, const char *fd)
 	return at ? strtoull(at + 5, NULL, 10) : 0;
 }
 
-/* The mount need not be in that process' mount namespace, nor mounted any more. */
-static bool fd_is_ours(const struct walk *walk, int32_t pid, const char *fd, uint64_t ino)
-{
-	char path[96];
+/* A look at a process that may wait for it. Freed by its thread if nobody waits for the answer any more. */
+struct look {
+	pthread_mutex_t lock; /* guards done and left */
+	pthread_cond_t answered;
+	bool done, left;
+	int32_t pid;
+	int fds[2]; /* to compare; the second is -1: statx of the first */
+	int result;
 	struct statx stx;
-	snprintf(path, sizeof(path), "/proc/%" PRId32 "/fd/%.16s", pid, fd);
-	if (statx(AT_FDCWD, path, AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, STATX_INO, &stx))
-		return false;
-	return stx.stx_dev_major == walk->onloss->major &&
-	       stx.stx_dev_minor == walk->onloss->minor && stx.stx_ino == ino;
+};
+
+static void look_free(struct look *look)
+{
+	pthread_cond_destroy(&look->answered);
+	pthread_mutex_destroy(&look->lock);
+	free(look);
 }
 
-static bool is_same_file(int32_t pid, int a, int b)
+static void *look_main(void *data)
 {
-	return syscall(SYS_kcmp, pid, pid, KCMP_FILE, a, b) == 0;
+	struct look *look = data;
+	char path[64];
+	snprintf(path, sizeof(path), "/proc/%" PRId32 "/fd/%d", look->pid, look->fds[0]);
+	if (look->fds[1] >= 0)
+		look->result = (int)syscall(
+			SYS_kcmp, look->pid, look->pid, KCMP_FILE, look->fds[0], look->fds[1]);
+	else
+		look->result = statx(AT_FDCWD, path, AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT,
+			STATX_INO, &look->stx);
+	pthread_mutex_lock(&look->lock);
+	look->done = true;
+	bool left = look->left;
+	pthread_cond_signal(&look->answered);
+	pthread_mutex_unlock(&look->lock);
+	if (left)
+		look_free(look);
+	return NULL;
+}
+
+static struct look *look_new(int32_t pid, int a, int b)
+{
+	pthread_condattr_t attr;
+	struct look *look = calloc(1, sizeof(*look));
+	if (!look)
+		return NULL;
+	pthread_mutex_init(&look->lock, NULL);
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&look->answered, &attr);
+	pthread_condattr_destroy(&attr);
+	look->pid = pid;
+	look->fds[0] = a;
+	look->fds[1] = b;
+	return look;
+}
+
+/* Has it answered in time? If not, the look is its thread's. */
+static bool look_wait(struct look *look, pthread_t thread)
+{
+	struct timespec until;
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_nsec += ASK_MS * 1000000L;
+	until.tv_sec += until.tv_nsec / 1000000000;
+	until.tv_nsec %= 1000000000;
+	pthread_mutex_lock(&look->lock);
+	while (!look->done && !pthread_cond_timedwait(&look->answered, &look->lock, &until))
+		;
+	bool done = look->done;
+	look->left = !done;
+	pthread_mutex_unlock(&look->lock);
+	if (done)
+		pthread_join(thread, NULL);
+	else
+		pthread_detach(
+			thread); /* a signal that kills ends it, so it ends with this process */
+	return done;
+}
+
+static bool is_stuck(const struct walk *walk, int32_t pid)
+{
+	for (size_t i = 0; i < walk->stuck_len; i++)
+		if (walk->stuck[i] == pid)
+			return true;
+	return walk->stuck_len == STUCK_MAX;
+}
+
+/* Compares two descriptors of a process, or with b = -1 asks what a is. NULL: it is not known. */
+static struct look *ask(struct walk *walk, int32_t pid, int a, int b)
+{
+	sigset_t all, old;
+	pthread_t thread;
+	struct look *look = is_stuck(walk, pid) ? NULL : look_new(pid, a, b);
+	if (!look)
+		return NULL;
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old); /* they are the loop's */
+	int r = pthread_create(&thread, NULL, look_main, look);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	if (r) {
+		coord_log(LOG_ERR, "on_loss: a thread: %s", strerror(r));
+		look_free(look);
+		return NULL;
+	}
+	if (look_wait(look, thread))
+		return look;
+	walk->stuck[walk->stuck_len++] = pid;
+	coord_log(LOG_WARNING, "on_loss: process %" PRId32 " hangs in execve: passed over%s", pid,
+		walk->stuck_len == STUCK_MAX ? ", as is who comes after it" : "");
+	return NULL;
+}
+
+/* The mount need not be in that process' mount namespace, nor mounted any more. */
+static bool fd_is_ours(struct walk *walk, int32_t pid, int fd, uint64_t ino)
+{
+	struct look *look = ask(walk, pid, fd, -1);
+	if (!look)
+		return false;
+	const struct statx *stx = &look->stx;
+	bool ours = look->result == 0 && stx->stx_dev_major == walk->onloss->major &&
+		    stx->stx_dev_minor == walk->onloss->minor && stx->stx_ino == ino;
+	look_free(look);
+	return ours;
+}
+
+static bool is_same_file(struct walk *walk, int32_t pid, int a, int b)
+{
+	struct look *look = ask(walk, pid, a, b);
+	bool same = look && look->result == 0;
+	if (look)
+		look_free(look);
+	return same;
 }
 
 /* How many handles of the inode a process has open. */
-static size_t count_handles(const struct walk *walk, int32_t pid, uint64_t ino)
+static size_t count_handles(struct walk *walk, int32_t pid, uint64_t ino)
 {
 	char path[64];
 	const struct dirent *entry;
@@ -214,11 +342,11 @@ static size_t count_handles(const struct walk *walk, int32_t pid, uint64_t ino)
 	DIR *dir = opendir(path);
 	while (dir && len < FDS_MAX && (entry = readdir(dir))) {
 		if (!isdigit((unsigned char)*entry->d_name) || fd_ino(pid, entry->d_name) != ino ||
-			!fd_is_ours(walk, pid, entry->d_name, ino))
+			!fd_is_ours(walk, pid, atoi(entry->d_name), ino))
 			continue;
 		size_t i = 0;
 		fds[len] = atoi(entry->d_name);
-		while (i < len && !is_same_file(pid, fds[i], fds[len]))
+		while (i < len && !is_same_file(walk, pid, fds[i], fds[len]))
 			i++;
 		if (i == len)
 			len++;
@@ -272,13 +400,13 @@ static bool is_process(const struct fs_trace *now, const struct fs_trace *trace)
 	return trace->pid && now->pid == trace->pid && now->start == trace->start;
 }
 
-/* Is the process to be signalled for this loss? Of itself and its ancestors the nearest that opened or took
+/* The trace for which the process is to be signalled, or NULL. Of itself and its ancestors the nearest that opened or took
  * a handle decides. One that opened others may have, beside these, inherited the one that was lost: then
  * those above it decide. */
-static bool matches(const struct walk *walk, const struct fs_trace *process, int32_t parent,
-	const struct target *target)
+static const struct fs_trace *matches(struct walk *walk, const struct fs_trace *process,
+	int32_t parent, const struct target *target)
 {
-	const struct fs_trace none = {0};
+	static const struct fs_trace none;
 	struct fs_trace now = *process;
 	const struct fs_trace *traces[2];
 	for (int i = 0; i < 2; i++)
@@ -286,21 +414,22 @@ static bool matches(const struct walk *walk, const struct fs_trace *process, int
 				    ? &target->traces[i]
 				    : &none;
 	if (!traces[0]->pid && !traces[1]->pid)
-		return false;
+		return NULL;
 	for (int depth = 0; depth < DEPTH_MAX; depth++) {
-		if (is_process(&now, traces[0]) || is_process(&now, traces[1]))
-			return true;
+		for (int i = 0; i < 2; i++)
+			if (is_process(&now, traces[i]))
+				return traces[i];
 		size_t others = count_bystanding(walk, &now, target->ino);
 		if (others && count_handles(walk, now.pid, target->ino) <= others)
-			return false;
+			return NULL;
 		if (parent <= 1 || fs_trace_read(parent, &now, &parent) < 0)
 			break;
 	}
 	for (int i = 0; i < 2; i++)
 		if (traces[i]->pid &&
 			(process->pgrp == traces[i]->pgrp || process->sid == traces[i]->sid))
-			return true;
-	return false;
+			return traces[i];
+	return NULL;
 }
 
 static int compare_pids(const void *a, const void *b)
@@ -330,7 +459,8 @@ static bool is_waiting(const struct walk *walk, int32_t pid)
 
 /* ---- Signalling ---- */
 
-static bool add_victim(struct walk *walk, const struct fs_trace *now, const struct target *target)
+static bool add_victim(
+	struct walk *walk, const struct fs_trace *now, uint32_t uid, const struct target *target)
 {
 	if (walk->victims_len == walk->victims_size) {
 		size_t size = walk->victims_size ? 2 * walk->victims_size : 8;
@@ -343,7 +473,7 @@ static bool add_victim(struct walk *walk, const struct fs_trace *now, const stru
 		walk->victims_size = size;
 	}
 	walk->victims[walk->victims_len++] =
-		(struct victim){.pid = now->pid, .start = now->start, .target = target};
+		(struct victim){.pid = now->pid, .start = now->start, .uid = uid, .target = target};
 	return true;
 }
 
@@ -354,11 +484,24 @@ static void visit_targets(
 	const struct target *end = walk->targets + walk->targets_len;
 	for (struct target *target = target_find(walk, ino);
 		target && target < end && target->ino == ino; target++) {
-		if (!matches(walk, now, parent, target))
+		const struct fs_trace *trace = matches(walk, now, parent, target);
+		if (!trace)
 			continue;
 		target->found = true;
-		*added = *added || add_victim(walk, now, target);
+		*added = *added || add_victim(walk, now, trace->uid, target);
 	}
+}
+
+/* Before a look that may take long: a user cannot use these up for another. */
+static bool may_match(const struct walk *walk, int32_t pid, uint64_t ino)
+{
+	const struct target *target = target_find(walk, ino);
+	const struct target *end = walk->targets + walk->targets_len;
+	for (; target && target < end && target->ino == ino; target++)
+		for (int i = 0; i < 2; i++)
+			if (target->traces[i].pid && uid_is(pid, target->traces[i].uid))
+				return true;
+	return false;
 }
 
 static void visit_process(struct walk *walk, int32_t pid)
@@ -373,7 +516,8 @@ static void visit_process(struct walk *walk, int32_t pid)
 	while (dir && (entry = readdir(dir))) {
 		bool is_fd = isdigit((unsigned char)*entry->d_name);
 		uint64_t ino = is_fd ? fd_ino(pid, entry->d_name) : 0;
-		if (!ino || !target_find(walk, ino) || !fd_is_ours(walk, pid, entry->d_name, ino))
+		if (!ino || !may_match(walk, pid, ino) ||
+			!fd_is_ours(walk, pid, atoi(entry->d_name), ino))
 			continue;
 		if (!known && (fs_trace_read(pid, &now, &parent) < 0 || is_waiting(walk, pid)))
 			break;
@@ -384,13 +528,15 @@ static void visit_process(struct walk *walk, int32_t pid)
 		closedir(dir);
 }
 
-/* Only when all are known: a descendant is none any more when its parent has ended. */
+/* Only when all are known: a descendant is none any more when its parent has ended. By then it may be
+ * another user's (su, sudo). */
 static void signal_victim(const struct walk *walk, const struct victim *victim)
 {
 	struct fs_trace now;
 	int signum = walk->onloss->signum;
 	_cleanup_close_ int pidfd = (int)syscall(SYS_pidfd_open, victim->pid, 0);
-	if (pidfd < 0 || fs_trace_read(victim->pid, &now, NULL) < 0 || now.start != victim->start)
+	if (pidfd < 0 || fs_trace_read(victim->pid, &now, NULL) < 0 || now.start != victim->start ||
+		!uid_is(victim->pid, victim->uid))
 		return;
 	if (syscall(SYS_pidfd_send_signal, pidfd, signum, NULL, 0) == 0)
 		coord_log(LOG_NOTICE, "%s was lost: signal %d to process %" PRId32,
