@@ -434,6 +434,21 @@ static int make_loop(struct daemon *d)
 	return FS_EXIT_SYSTEM;
 }
 
+/* One that comes from now on must not cut short the end that it asks for. */
+static void stop_signals(struct daemon *d)
+{
+	sigset_t set;
+	sigemptyset(&set);
+	for (int i = 0; i < SIGNALS; i++)
+		sigaddset(&set, numbers[i]);
+	pthread_sigmask(SIG_BLOCK, &set, NULL);
+	for (int i = 0; i < SIGNALS; i++) {
+		if (d->signals[i])
+			coord_signal_stop(d->signals[i]);
+		signal(numbers[i], SIG_IGN);
+	}
+}
+
 /* What a coordinator that has not stopped uses cannot be freed. The process ends anyway. */
 static void take_down(struct daemon *d)
 {
@@ -451,9 +466,7 @@ static void take_down(struct daemon *d)
 			coord_free(d->coord);
 		else
 			coord_config_free(d->config);
-		for (int i = 0; i < SIGNALS; i++)
-			if (d->signals[i])
-				coord_signal_stop(d->signals[i]);
+		stop_signals(d);
 		coord_loop_uv_free(d->loop);
 	}
 	fs_runfile_free(d->runfile);
