@@ -171,6 +171,8 @@ os.execv("/bin/sleep", ["sleep", "70"])
         return False
 
     def test_neither_the_walk_nor_the_end_waits(self):
+        if os.environ.get("TOOZFS_SANITIZED"):
+            self.skipTest("LeakSanitizer stops all threads at the end, and cannot stop one that hangs")
         hanging = self.tree()
         second = self.mount("locks/other")
         holders = self.holder(self.lock), self.holder(second)
