@@ -24,42 +24,35 @@
 
 /* ---- Processes, as /proc shows them ---- */
 
-/* State, group and number of threads: fields 3, 5 and 20 of proc(5). */
-#define STAT_FORMAT                                                                                \
-	" %c %*s %d"                                                                               \
-	" %*s %*s %*s %*s %*s %*s %*s"                                                             \
-	" %*s %*s %*s %*s %*s %*s %*s"                                                             \
-	" %d"
-
-/* A leader that has ended is a zombie while other threads of its process run on. */
-static bool is_alive(char state, int threads)
+/* A leader that has ended is a zombie while other threads of its process run on. Not by its stat: where a process hangs in
+ * execve, as a file of it is closed on a mount that does not answer, whoever reads that hangs too. */
+static bool is_alive(pid_t pid)
 {
-	return (state != 'Z' && state != 'X') || threads > 1;
+	char path[64], text[4096];
+	snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return false;
+	ssize_t n = read(fd, text, sizeof(text) - 1);
+	close(fd);
+	text[n > 0 ? n : 0] = 0;
+	const char *state = strstr(text, "\nState:\t"), *threads = strstr(text, "\nThreads:\t");
+	if (!state)
+		return false;
+	bool ended = state[8] == 'Z' || state[8] == 'X';
+	return !ended || (threads && atoi(threads + 10) > 1);
 }
 
-/* Calls fn for each that is alive until it returns true. Returns what the last one returned. */
+/* Is there one that is alive and for which fn returns true? */
 static bool processes(bool (*fn)(pid_t pid, pid_t group, pid_t user), pid_t user)
 {
 	bool found = false;
 	const struct dirent *entry;
 	DIR *dir = opendir("/proc");
 	while (dir && !found && (entry = readdir(dir))) {
-		char path[300], text[512] = "", state;
-		int group, threads;
-		if (!isdigit((unsigned char)*entry->d_name))
-			continue;
-		snprintf(path, sizeof(path), "/proc/%s/stat", entry->d_name);
-		int fd = open(path, O_RDONLY | O_CLOEXEC);
-		if (fd < 0)
-			continue;
-		ssize_t n = read(fd, text, sizeof(text) - 1);
-		close(fd);
-		text[n > 0 ? n : 0] = 0;
-		/* The name in parentheses may hold anything. */
-		const char *at = strrchr(text, ')');
-		if (at && sscanf(at + 1, STAT_FORMAT, &state, &group, &threads) == 3 &&
-			is_alive(state, threads))
-			found = fn(atoi(entry->d_name), group, user);
+		pid_t pid = isdigit((unsigned char)*entry->d_name) ? atoi(entry->d_name) : 0;
+		pid_t group = pid ? getpgid(pid) : -1;
+		found = group >= 0 && fn(pid, group, user) && is_alive(pid);
 	}
 	if (dir)
 		closedir(dir);
