@@ -155,6 +155,13 @@ void core_stop_check(struct coord *coord)
 	core_session_close(coord);
 }
 
+void core_stop_ended(struct coord *coord)
+{
+	coord_stop_hurry(coord);
+	if (!coord->session.closing)
+		core_session_close(coord);
+}
+
 /* What nobody could tell the backend ends there by itself, in time. */
 static void log_left_behind(const struct coord *coord)
 {

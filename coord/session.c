@@ -560,8 +560,12 @@ void core_session_close(struct coord *coord)
 static void session_lost(struct coord *coord, const char *why)
 {
 	struct coord_session *session = &coord->session;
-	if (!session->open || session->closing || coord->stopping)
+	if (!session->open || session->closing)
 		return;
+	if (coord->stopping) {
+		core_stop_ended(coord);
+		return;
+	}
 	core_set_state(coord, COORD_LOST);
 	grants_lost(coord, true, COORD_LOSS_LEASE, why);
 	uint64_t now_ms = coord_now_ms(coord->loop);

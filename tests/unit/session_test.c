@@ -648,6 +648,27 @@ static void stop_in_a_hurry(void **state)
 	stop_ends(&held, &next);
 }
 
+/* Of a session that has ended there is nothing to release: heard with the release, and before it. */
+static void stop_of_a_session_that_ended(void **state)
+{
+	(void)state;
+	for (int early = 0; early < 2; early++) {
+		struct taker held, next;
+		stop_open(&held, &next);
+		if (early)
+			fake_break(site.server, "m0", 50);
+		fake_end_session(site.server, "m0");
+		if (!early)
+			sim_run(SIM, HOLD_MS - 10);
+		assert_false(CLIENT->stopped);
+		assert_true(world_flag(&site.world, &CLIENT->stopped, 500));
+		char *first = strstr(said, "the session with the backend has ended");
+		assert_non_null(first);
+		assert_null(strstr(first + 1, "the session with the backend has ended"));
+		stop_ends(&held, &next);
+	}
+}
+
 /* Nobody holds: neither a waiter nor a lost handle that is old is waited for. */
 static void stop_without_holders(void **state)
 {
@@ -923,6 +944,7 @@ int main(void)
 		cmocka_unit_test(stop_when_it_is_let_go_of),
 		cmocka_unit_test(stop_of_several),
 		cmocka_unit_test(stop_in_a_hurry),
+		cmocka_unit_test(stop_of_a_session_that_ended),
 		cmocka_unit_test(stop_without_holders),
 		cmocka_unit_test(stop_while_opening),
 		cmocka_unit_test(claim_here),
