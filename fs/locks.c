@@ -543,13 +543,6 @@ void fs_held_getxattr(fuse_req_t req, struct fs_inode *inode, const char *name, 
 
 /* ---- rm ---- */
 
-static int32_t parent_of(int32_t pid)
-{
-	struct fs_trace trace;
-	int32_t parent;
-	return fs_trace_read(pid, &trace, &parent) == 0 ? parent : 0;
-}
-
 /* Is the caller the taker or opener, its descendant, or in its session? */
 static bool same_work(int32_t caller, int32_t other)
 {
@@ -561,7 +554,7 @@ static bool same_work(int32_t caller, int32_t other)
 	for (int depth = 0; caller > 1 && depth < 64; depth++) {
 		if (caller == other)
 			return true;
-		caller = parent_of(caller);
+		caller = fs_parent_of(caller);
 	}
 	return false;
 }

@@ -18,8 +18,9 @@
  *
  * That spares this daemon, not others: execve(2) holds a lock of its process while it closes descriptors,
  * for as long as the daemon of another FUSE mount takes to answer, and who looks at the process then waits.
- * Such looks are therefore made by threads of their own, with a time limit (ask): a process that does not
- * let itself be looked at in time is passed over.
+ * So looks that may hang are attempts with a time limit: a process that does not let itself be looked at in
+ * time is passed over. Only those of users who lost something are looked at, and each user's that hang are
+ * counted, so that nobody can keep another's from being signalled.
  *
  * Losses of one turn of the loop are one walk.
  */
@@ -31,19 +32,20 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <linux/kcmp.h>
-#include <pthread.h>
-#include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <syslog.h>
 
 #include "coord/worker.h"
+#include "fs/attempt.h"
 
 #define DEPTH_MAX 64 /* ancestors to look at */
 #define FDS_MAX 32 /* descriptors of one inode in one process to compare */
-#define ASK_MS 500 /* for a look at a process */
-#define STUCK_MAX 4 /* processes that did not let themselves be looked at, in one walk */
+#define LOOK_MS 500 /* for a look at a process */
+#define STUCK_MAX                                                                                  \
+	2 /* processes of one user that did not let themselves be looked at, in one walk */
 
 struct target {
 	uint64_t ino;
@@ -65,23 +67,46 @@ struct victim {
 	int32_t pid;
 	uint64_t start;
 	uint32_t uid; /* that matched */
-	const struct target *target;
+	struct target *target;
+};
+
+struct victims {
+	struct victim *list;
+	size_t len, size;
+};
+
+/* Of whom something was lost. */
+struct user {
+	uint32_t uid;
+	unsigned stuck; /* of his processes */
 };
 
 struct walk {
 	struct coord_job job;
-	struct fs_onloss *onloss;
+	atomic_uint refs; /* the walk's own, and those of looks */
+	unsigned major, minor; /* of the mount */
+	int signum;
 	struct target *targets; /* by ino */
 	size_t targets_len, targets_size;
 	struct bystander *bystanders; /* by ino, then pid */
 	size_t bystanders_len;
-	struct victim *victims;
-	size_t victims_len, victims_size;
+	struct user *users;
+	size_t users_len;
+	struct victims victims;
 	int32_t *waiting; /* threads in lock requests, ascending */
 	size_t waiting_len;
-	int32_t stuck[STUCK_MAX]; /* are not asked again */
-	size_t stuck_len;
 	bool over; /* the kernel has closed the files: that nobody has them is no news */
+};
+
+/* A look at a process; it only reads the walk. */
+struct look {
+	struct fs_attempt attempt;
+	struct walk *walk; /* referenced */
+	int32_t pid;
+	struct fs_trace trace;
+	int32_t parent;
+	int status; /* of reading the trace */
+	struct victims victims;
 };
 
 struct fs_onloss {
@@ -92,51 +117,6 @@ struct fs_onloss {
 	struct coord_task task;
 	struct walk *next; /* gathers until the end of the turn */
 };
-
-/* ---- Reading /proc ---- */
-
-/* Reads a file of /proc whole, at most size - 1 bytes. Returns its length or -errno. */
-static ssize_t read_file(const char *path, char *buf, size_t size)
-{
-	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return -errno;
-	size_t len = 0;
-	while (len < size - 1) {
-		ssize_t n = read(fd, buf + len, size - 1 - len);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return -errno;
-		if (n == 0)
-			break;
-		len += (size_t)n;
-	}
-	buf[len] = 0;
-	return (ssize_t)len;
-}
-
-int fs_trace_read(int32_t pid, struct fs_trace *ret, int32_t *ret_parent)
-{
-	char path[64], text[1024];
-	snprintf(path, sizeof(path), "/proc/%" PRId32 "/stat", pid);
-	ssize_t n = read_file(path, text, sizeof(text));
-	if (n < 0)
-		return (int)n;
-	/* The name in parentheses may hold anything. */
-	const char *at = strrchr(text, ')');
-	int32_t parent;
-	struct fs_trace trace = {.pid = pid};
-	if (!at || sscanf(at + 1,
-			   " %*c %" SCNd32 " %" SCNd32 " %" SCNd32
-			   " %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %" SCNu64,
-			   &parent, &trace.pgrp, &trace.sid, &trace.start) != 4)
-		return -EBADMSG;
-	*ret = trace;
-	if (ret_parent)
-		*ret_parent = parent;
-	return 0;
-}
 
 struct fs_trace *fs_trace_new(struct fs *fs, int32_t pid, uint32_t uid)
 {
@@ -151,20 +131,102 @@ struct fs_trace *fs_trace_new(struct fs *fs, int32_t pid, uint32_t uid)
 	return copy;
 }
 
-/* A thread opened or locked: the process is what descriptors and children belong to. */
-static void trace_to_process(struct fs_trace *trace)
+static void walk_unref(struct walk *walk)
 {
-	char path[64], text[4096];
+	if (!walk || atomic_fetch_sub(&walk->refs, 1) > 1)
+		return;
+	free(walk->targets);
+	free(walk->bystanders);
+	free(walk->users);
+	free(walk->victims.list);
+	free(walk->waiting);
+	free(walk);
+}
+
+/* ---- Looks ---- */
+
+static void look_done(struct fs_attempt *attempt)
+{
+	struct look *look = coord_container(attempt, struct look, attempt);
+	free(look->victims.list);
+	walk_unref(look->walk);
+	free(look);
+}
+
+/* Looks at a process, which counts for that user. NULL: it was passed over, or there is no memory. */
+static struct look *look_at(
+	struct walk *walk, int32_t pid, struct user *user, void (*fn)(struct fs_attempt *))
+{
+	struct look *look = user->stuck < STUCK_MAX ? calloc(1, sizeof(*look)) : NULL;
+	if (!look)
+		return NULL;
+	look->attempt.fn = fn;
+	look->attempt.done = look_done;
+	look->walk = walk;
+	look->pid = pid;
+	atomic_fetch_add(&walk->refs, 1);
+	int r = fs_attempt(&look->attempt, LOOK_MS);
+	if (r == 0)
+		return look;
+	if (r != -ETIMEDOUT) {
+		coord_log(LOG_ERR, "on_loss: a thread: %s", strerror(-r));
+		return NULL;
+	}
+	user->stuck++;
+	coord_log(LOG_WARNING, "on_loss: process %" PRId32 " hangs in execve: passed over%s", pid,
+		user->stuck == STUCK_MAX ? ", as are others of its user" : "");
+	return NULL;
+}
+
+static void look_end(struct look *look)
+{
+	if (look)
+		fs_attempt_free(&look->attempt);
+}
+
+static void read_trace(struct fs_attempt *attempt)
+{
+	struct look *look = coord_container(attempt, struct look, attempt);
+	look->status = fs_trace_read(look->pid, &look->trace, &look->parent);
+}
+
+/* As fs_trace_read, with a time limit. */
+static bool trace_in_time(struct walk *walk, int32_t pid, struct user *user, struct fs_trace *ret)
+{
+	struct look *look = look_at(walk, pid, user, read_trace);
+	bool known = look && look->status == 0;
+	if (known)
+		*ret = look->trace;
+	look_end(look);
+	return known;
+}
+
+static struct user *user_find(struct walk *walk, uint32_t uid)
+{
+	for (size_t i = 0; i < walk->users_len; i++)
+		if (walk->users[i].uid == uid)
+			return &walk->users[i];
+	return NULL;
+}
+
+/* The user of a process, if he lost something. */
+static struct user *user_of(struct walk *walk, int32_t pid)
+{
+	uint32_t uids[2];
+	if (!fs_process_uids(pid, uids))
+		return NULL;
+	struct user *user = user_find(walk, uids[0]);
+	return user ? user : user_find(walk, uids[1]);
+}
+
+/* A thread opened or locked: the process is what descriptors and children belong to. */
+static void trace_to_process(struct walk *walk, struct fs_trace *trace)
+{
 	struct fs_trace now;
-	int32_t tgid;
-	snprintf(path, sizeof(path), "/proc/%" PRId32 "/status", trace->pid);
-	if (!trace->pid || read_file(path, text, sizeof(text)) < 0)
-		return;
-	const char *at = strstr(text, "\nTgid:");
-	if (!at || sscanf(at + 6, "%" SCNd32, &tgid) != 1 || tgid == trace->pid)
-		return;
-	if (fs_trace_read(trace->pid, &now, NULL) < 0 || now.start != trace->start ||
-		fs_trace_read(tgid, &now, NULL) < 0)
+	int32_t tgid = trace->pid ? fs_process_of(trace->pid) : 0;
+	struct user *user = tgid && tgid != trace->pid ? user_of(walk, tgid) : NULL;
+	if (!user || !trace_in_time(walk, trace->pid, user, &now) || now.start != trace->start ||
+		!trace_in_time(walk, tgid, user, &now))
 		return;
 	trace->pid = tgid;
 	trace->start = now.start;
@@ -187,152 +249,24 @@ static struct target *target_find(const struct walk *walk, uint64_t ino)
 									: NULL;
 }
 
-/* The inode's number, whatever file system it is of; 0: unknown. */
-static uint64_t fd_ino(int32_t pid, const char *fd)
-{
-	char path[96], text[512];
-	snprintf(path, sizeof(path), "/proc/%" PRId32 "/fdinfo/%.16s", pid, fd);
-	if (read_file(path, text, sizeof(text)) < 0)
-		return 0;
-	const char *at = strstr(text, "\nino:");
-	return at ? strtoull(at + 5, NULL, 10) : 0;
-}
-
-/* A look at a process that may wait for it. Freed by its thread if nobody waits for the answer any more. */
-struct look {
-	pthread_mutex_t lock; /* guards done and left */
-	pthread_cond_t answered;
-	bool done, left;
-	int32_t pid;
-	int fds[2]; /* to compare; the second is -1: statx of the first */
-	int result;
-	struct statx stx;
-};
-
-static void look_free(struct look *look)
-{
-	pthread_cond_destroy(&look->answered);
-	pthread_mutex_destroy(&look->lock);
-	free(look);
-}
-
-static void *look_main(void *data)
-{
-	struct look *look = data;
-	char path[64];
-	snprintf(path, sizeof(path), "/proc/%" PRId32 "/fd/%d", look->pid, look->fds[0]);
-	if (look->fds[1] >= 0)
-		look->result = (int)syscall(
-			SYS_kcmp, look->pid, look->pid, KCMP_FILE, look->fds[0], look->fds[1]);
-	else
-		look->result = statx(AT_FDCWD, path, AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT,
-			STATX_INO, &look->stx);
-	pthread_mutex_lock(&look->lock);
-	look->done = true;
-	bool left = look->left;
-	pthread_cond_signal(&look->answered);
-	pthread_mutex_unlock(&look->lock);
-	if (left)
-		look_free(look);
-	return NULL;
-}
-
-static struct look *look_new(int32_t pid, int a, int b)
-{
-	pthread_condattr_t attr;
-	struct look *look = calloc(1, sizeof(*look));
-	if (!look)
-		return NULL;
-	pthread_mutex_init(&look->lock, NULL);
-	pthread_condattr_init(&attr);
-	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&look->answered, &attr);
-	pthread_condattr_destroy(&attr);
-	look->pid = pid;
-	look->fds[0] = a;
-	look->fds[1] = b;
-	return look;
-}
-
-/* Has it answered in time? If not, the look is its thread's. */
-static bool look_wait(struct look *look, pthread_t thread)
-{
-	struct timespec until;
-	clock_gettime(CLOCK_MONOTONIC, &until);
-	until.tv_nsec += ASK_MS * 1000000L;
-	until.tv_sec += until.tv_nsec / 1000000000;
-	until.tv_nsec %= 1000000000;
-	pthread_mutex_lock(&look->lock);
-	while (!look->done && !pthread_cond_timedwait(&look->answered, &look->lock, &until))
-		;
-	bool done = look->done;
-	look->left = !done;
-	pthread_mutex_unlock(&look->lock);
-	if (done)
-		pthread_join(thread, NULL);
-	else
-		pthread_detach(
-			thread); /* a signal that kills ends it, so it ends with this process */
-	return done;
-}
-
-static bool is_stuck(const struct walk *walk, int32_t pid)
-{
-	for (size_t i = 0; i < walk->stuck_len; i++)
-		if (walk->stuck[i] == pid)
-			return true;
-	return walk->stuck_len == STUCK_MAX;
-}
-
-/* Compares two descriptors of a process, or with b = -1 asks what a is. NULL: it is not known. */
-static struct look *ask(struct walk *walk, int32_t pid, int a, int b)
-{
-	sigset_t all, old;
-	pthread_t thread;
-	struct look *look = is_stuck(walk, pid) ? NULL : look_new(pid, a, b);
-	if (!look)
-		return NULL;
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old); /* they are the loop's */
-	int r = pthread_create(&thread, NULL, look_main, look);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	if (r) {
-		coord_log(LOG_ERR, "on_loss: a thread: %s", strerror(r));
-		look_free(look);
-		return NULL;
-	}
-	if (look_wait(look, thread))
-		return look;
-	walk->stuck[walk->stuck_len++] = pid;
-	coord_log(LOG_WARNING, "on_loss: process %" PRId32 " hangs in execve: passed over%s", pid,
-		walk->stuck_len == STUCK_MAX ? ", as is who comes after it" : "");
-	return NULL;
-}
-
 /* The mount need not be in that process' mount namespace, nor mounted any more. */
-static bool fd_is_ours(struct walk *walk, int32_t pid, int fd, uint64_t ino)
+static bool fd_is_ours(const struct walk *walk, int32_t pid, const char *fd, uint64_t ino)
 {
-	struct look *look = ask(walk, pid, fd, -1);
-	if (!look)
-		return false;
-	const struct statx *stx = &look->stx;
-	bool ours = look->result == 0 && stx->stx_dev_major == walk->onloss->major &&
-		    stx->stx_dev_minor == walk->onloss->minor && stx->stx_ino == ino;
-	look_free(look);
-	return ours;
+	char path[64];
+	struct statx stx;
+	snprintf(path, sizeof(path), "/proc/%" PRId32 "/fd/%.16s", pid, fd);
+	return statx(AT_FDCWD, path, AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT, STATX_INO, &stx) == 0 &&
+	       stx.stx_dev_major == walk->major && stx.stx_dev_minor == walk->minor &&
+	       stx.stx_ino == ino;
 }
 
-static bool is_same_file(struct walk *walk, int32_t pid, int a, int b)
+static bool is_same_file(int32_t pid, int a, int b)
 {
-	struct look *look = ask(walk, pid, a, b);
-	bool same = look && look->result == 0;
-	if (look)
-		look_free(look);
-	return same;
+	return syscall(SYS_kcmp, pid, pid, KCMP_FILE, a, b) == 0;
 }
 
 /* How many handles of the inode a process has open. */
-static size_t count_handles(struct walk *walk, int32_t pid, uint64_t ino)
+static size_t count_handles(const struct walk *walk, int32_t pid, uint64_t ino)
 {
 	char path[64];
 	const struct dirent *entry;
@@ -341,12 +275,13 @@ static size_t count_handles(struct walk *walk, int32_t pid, uint64_t ino)
 	snprintf(path, sizeof(path), "/proc/%" PRId32 "/fdinfo", pid);
 	DIR *dir = opendir(path);
 	while (dir && len < FDS_MAX && (entry = readdir(dir))) {
-		if (!isdigit((unsigned char)*entry->d_name) || fd_ino(pid, entry->d_name) != ino ||
-			!fd_is_ours(walk, pid, atoi(entry->d_name), ino))
+		if (!isdigit((unsigned char)*entry->d_name) ||
+			fs_process_fd_ino(pid, entry->d_name) != ino ||
+			!fd_is_ours(walk, pid, entry->d_name, ino))
 			continue;
 		size_t i = 0;
 		fds[len] = atoi(entry->d_name);
-		while (i < len && !is_same_file(walk, pid, fds[i], fds[len]))
+		while (i < len && !is_same_file(pid, fds[i], fds[len]))
 			i++;
 		if (i == len)
 			len++;
@@ -360,14 +295,8 @@ static size_t count_handles(struct walk *walk, int32_t pid, uint64_t ino)
 
 static bool uid_is(int32_t pid, uint32_t uid)
 {
-	char path[64], text[4096];
-	snprintf(path, sizeof(path), "/proc/%" PRId32 "/status", pid);
-	if (read_file(path, text, sizeof(text)) < 0)
-		return false;
-	const char *at = strstr(text, "\nUid:");
-	unsigned real, effective;
-	return at && sscanf(at + 5, "%u %u", &real, &effective) == 2 &&
-	       (real == uid || effective == uid);
+	uint32_t uids[2];
+	return fs_process_uids(pid, uids) && (uids[0] == uid || uids[1] == uid);
 }
 
 static int compare_bystanders(const void *a, const void *b)
@@ -403,7 +332,7 @@ static bool is_process(const struct fs_trace *now, const struct fs_trace *trace)
 /* The trace for which the process is to be signalled, or NULL. Of itself and its ancestors the nearest that opened or took
  * a handle decides. One that opened others may have, beside these, inherited the one that was lost: then
  * those above it decide. */
-static const struct fs_trace *matches(struct walk *walk, const struct fs_trace *process,
+static const struct fs_trace *matches(const struct walk *walk, const struct fs_trace *process,
 	int32_t parent, const struct target *target)
 {
 	static const struct fs_trace none;
@@ -457,90 +386,86 @@ static bool is_waiting(const struct walk *walk, int32_t pid)
 	return found;
 }
 
-/* ---- Signalling ---- */
-
-static bool add_victim(
-	struct walk *walk, const struct fs_trace *now, uint32_t uid, const struct target *target)
+/* Without memory it is not signalled. */
+static bool add_victim(struct victims *victims, struct victim victim)
 {
-	if (walk->victims_len == walk->victims_size) {
-		size_t size = walk->victims_size ? 2 * walk->victims_size : 8;
-		struct victim *victims = realloc(walk->victims, size * sizeof(*victims));
-		if (!victims) {
-			coord_log(LOG_ERR, "on_loss: out of memory");
+	if (victims->len == victims->size) {
+		size_t size = victims->size ? 2 * victims->size : 8;
+		struct victim *list = realloc(victims->list, size * sizeof(*list));
+		if (!list)
 			return false;
-		}
-		walk->victims = victims;
-		walk->victims_size = size;
+		victims->list = list;
+		victims->size = size;
 	}
-	walk->victims[walk->victims_len++] =
-		(struct victim){.pid = now->pid, .start = now->start, .uid = uid, .target = target};
+	victims->list[victims->len++] = victim;
 	return true;
 }
 
-/* It may have lost several, and is signalled once. */
-static void visit_targets(
-	struct walk *walk, const struct fs_trace *now, int32_t parent, uint64_t ino, bool *added)
+static void look_at_targets(struct look *look, uint64_t ino)
 {
-	const struct target *end = walk->targets + walk->targets_len;
-	for (struct target *target = target_find(walk, ino);
+	const struct target *end = look->walk->targets + look->walk->targets_len;
+	for (struct target *target = target_find(look->walk, ino);
 		target && target < end && target->ino == ino; target++) {
-		const struct fs_trace *trace = matches(walk, now, parent, target);
-		if (!trace)
-			continue;
-		target->found = true;
-		*added = *added || add_victim(walk, now, trace->uid, target);
+		const struct fs_trace *trace =
+			matches(look->walk, &look->trace, look->parent, target);
+		if (trace)
+			add_victim(&look->victims, (struct victim){.pid = look->pid,
+							   .start = look->trace.start,
+							   .uid = trace->uid,
+							   .target = target});
 	}
 }
 
-/* Before a look that may take long: a user cannot use these up for another. */
-static bool may_match(const struct walk *walk, int32_t pid, uint64_t ino)
+/* Which of the losses a process is to be signalled for. */
+static void look_through(struct fs_attempt *attempt)
 {
-	const struct target *target = target_find(walk, ino);
-	const struct target *end = walk->targets + walk->targets_len;
-	for (; target && target < end && target->ino == ino; target++)
-		for (int i = 0; i < 2; i++)
-			if (target->traces[i].pid && uid_is(pid, target->traces[i].uid))
-				return true;
-	return false;
-}
-
-static void visit_process(struct walk *walk, int32_t pid)
-{
+	struct look *look = coord_container(attempt, struct look, attempt);
 	char path[64];
 	const struct dirent *entry;
-	struct fs_trace now;
-	int32_t parent;
-	bool known = false, added = false;
-	snprintf(path, sizeof(path), "/proc/%" PRId32 "/fdinfo", pid);
+	if (fs_trace_read(look->pid, &look->trace, &look->parent) < 0)
+		return;
+	snprintf(path, sizeof(path), "/proc/%" PRId32 "/fdinfo", look->pid);
 	DIR *dir = opendir(path);
 	while (dir && (entry = readdir(dir))) {
 		bool is_fd = isdigit((unsigned char)*entry->d_name);
-		uint64_t ino = is_fd ? fd_ino(pid, entry->d_name) : 0;
-		if (!ino || !may_match(walk, pid, ino) ||
-			!fd_is_ours(walk, pid, atoi(entry->d_name), ino))
-			continue;
-		if (!known && (fs_trace_read(pid, &now, &parent) < 0 || is_waiting(walk, pid)))
-			break;
-		known = true;
-		visit_targets(walk, &now, parent, ino, &added);
+		uint64_t ino = is_fd ? fs_process_fd_ino(look->pid, entry->d_name) : 0;
+		if (ino && target_find(look->walk, ino) &&
+			fd_is_ours(look->walk, look->pid, entry->d_name, ino))
+			look_at_targets(look, ino);
 	}
 	if (dir)
 		closedir(dir);
+	if (is_waiting(look->walk, look->pid))
+		look->victims.len = 0;
 }
+
+/* It may have lost several, and is signalled once. */
+static void visit_process(struct walk *walk, int32_t pid)
+{
+	struct user *user = user_of(walk, pid);
+	struct look *look = user ? look_at(walk, pid, user, look_through) : NULL;
+	for (size_t i = 0; look && i < look->victims.len; i++)
+		look->victims.list[i].target->found = true;
+	if (look && look->victims.len > 0 && !add_victim(&walk->victims, look->victims.list[0]))
+		coord_log(LOG_ERR, "on_loss: out of memory");
+	look_end(look);
+}
+
+/* ---- Signalling ---- */
 
 /* Only when all are known: a descendant is none any more when its parent has ended. By then it may be
  * another user's (su, sudo). */
-static void signal_victim(const struct walk *walk, const struct victim *victim)
+static void signal_victim(struct walk *walk, const struct victim *victim)
 {
 	struct fs_trace now;
-	int signum = walk->onloss->signum;
+	struct user *user = user_find(walk, victim->uid);
 	_cleanup_close_ int pidfd = (int)syscall(SYS_pidfd_open, victim->pid, 0);
-	if (pidfd < 0 || fs_trace_read(victim->pid, &now, NULL) < 0 || now.start != victim->start ||
-		!uid_is(victim->pid, victim->uid))
+	if (pidfd < 0 || !user || !trace_in_time(walk, victim->pid, user, &now) ||
+		now.start != victim->start || !uid_is(victim->pid, victim->uid))
 		return;
-	if (syscall(SYS_pidfd_send_signal, pidfd, signum, NULL, 0) == 0)
+	if (syscall(SYS_pidfd_send_signal, pidfd, walk->signum, NULL, 0) == 0)
 		coord_log(LOG_NOTICE, "%s was lost: signal %d to process %" PRId32,
-			victim->target->path, signum, victim->pid);
+			victim->target->path, walk->signum, victim->pid);
 	else if (errno != ESRCH)
 		coord_log(LOG_WARNING, "%s was lost, but process %" PRId32 ": %s",
 			victim->target->path, victim->pid, strerror(errno));
@@ -556,15 +481,25 @@ static int compare_targets(const void *a, const void *b)
 	return (x->inode > y->inode) - (x->inode < y->inode);
 }
 
+static void find_users(struct walk *walk)
+{
+	walk->users = calloc(2 * walk->targets_len + 1, sizeof(*walk->users));
+	for (size_t i = 0; walk->users && i < 2 * walk->targets_len; i++) {
+		const struct fs_trace *trace = &walk->targets[i / 2].traces[i % 2];
+		if (trace->pid && !user_find(walk, trace->uid))
+			walk->users[walk->users_len++].uid = trace->uid;
+	}
+}
+
 static void find_processes(struct walk *walk)
 {
 	for (size_t i = 0; i < walk->targets_len; i++)
 		for (int k = 0; k < 2; k++)
-			trace_to_process(&walk->targets[i].traces[k]);
+			trace_to_process(walk, &walk->targets[i].traces[k]);
 	for (size_t i = 0; i < walk->bystanders_len; i++) {
 		struct bystander *other = &walk->bystanders[i];
 		struct fs_trace trace = {.pid = other->pid, .start = other->start};
-		trace_to_process(&trace);
+		trace_to_process(walk, &trace);
 		other->pid = trace.pid;
 		other->start = trace.start;
 	}
@@ -596,6 +531,7 @@ static void walk_work(struct coord_job *job)
 {
 	struct walk *walk = coord_container(job, struct walk, job);
 	const struct dirent *entry;
+	find_users(walk);
 	find_processes(walk);
 	qsort(walk->waiting, walk->waiting_len, sizeof(*walk->waiting), compare_pids);
 	DIR *dir = opendir("/proc");
@@ -609,26 +545,15 @@ static void walk_work(struct coord_job *job)
 			visit_process(walk, pid);
 	}
 	closedir(dir);
-	for (size_t i = 0; i < walk->victims_len; i++)
-		signal_victim(walk, &walk->victims[i]);
+	for (size_t i = 0; i < walk->victims.len; i++)
+		signal_victim(walk, &walk->victims.list[i]);
 	if (!walk->over)
 		tell_unfound(walk);
 }
 
-static void walk_free(struct walk *walk)
-{
-	if (!walk)
-		return;
-	free(walk->targets);
-	free(walk->bystanders);
-	free(walk->victims);
-	free(walk->waiting);
-	free(walk);
-}
-
 static void walk_done(struct coord_job *job)
 {
-	walk_free(coord_container(job, struct walk, job));
+	walk_unref(coord_container(job, struct walk, job));
 }
 
 /* Does that handle, by what is known at the end of the turn, have nothing that was lost? */
@@ -690,14 +615,18 @@ static struct walk *walk_new(struct fs_onloss *onloss)
 {
 	size_t len = fs_waiting_pids(onloss->fs, NULL, 0);
 	struct walk *walk = calloc(1, sizeof(*walk));
-	if (walk)
-		walk->waiting = calloc(len + 1, sizeof(*walk->waiting));
-	if (!walk || !walk->waiting) {
-		walk_free(walk);
+	if (!walk)
+		return NULL;
+	atomic_init(&walk->refs, 1);
+	walk->waiting = calloc(len + 1, sizeof(*walk->waiting));
+	if (!walk->waiting) {
+		walk_unref(walk);
 		return NULL;
 	}
 	walk->waiting_len = fs_waiting_pids(onloss->fs, walk->waiting, len);
-	walk->onloss = onloss;
+	walk->major = onloss->major;
+	walk->minor = onloss->minor;
+	walk->signum = onloss->signum;
 	walk->over = onloss->fs->over;
 	walk->job.work = walk_work;
 	walk->job.done = walk_done;

@@ -14,6 +14,7 @@
  *               each subtree
  *   flocks.c    flock and fcntl onto holdings
  *   onloss.c    signals to those whose lock was lost
+ *   procs.c     what /proc tells of a process; attempt.c  with a time limit
  *
  * Ownership: an inode lives while the kernel knows it (lookups) or something here refers to it (refs). A handle
  * lives from its OPEN to its RELEASE. A call lives from its request to its reply, and a reply frees it.
@@ -31,6 +32,7 @@
 #include "coord/names.h"
 #include "coord/table.h"
 #include "fs/fs.h"
+#include "fs/procs.h"
 
 /* Limits for each uid but root. A waiter costs the daemon less than 1 KiB. */
 #define FS_WAITERS_MAX 65536 /* blocked flock and fcntl requests: ENOLCK */
@@ -235,13 +237,6 @@ struct fs_type {
 	/* Kind and name of the holding that flock means; kind LOCK, LEADER or MEMBER. */
 	bool lockable;
 	enum coord_kind lock_kind;
-};
-
-/* Signals at a loss: what is remembered of the opener and the taker. */
-struct fs_trace {
-	int32_t pid, pgrp, sid;
-	uint32_t uid;
-	uint64_t start;
 };
 
 struct fs {
@@ -496,8 +491,6 @@ char *fs_metrics_text(struct fs *); /* malloced; NULL: out of memory */
 void fs_about_changed(struct fs *);
 
 /* ---- onloss ---- */
-/* Reads /proc/PID/stat; ret_parent may be NULL. Returns 0 or -errno. */
-int fs_trace_read(int32_t pid, struct fs_trace *ret, int32_t *ret_parent);
 int fs_onloss_new(struct fs *); /* after mounting; nothing without on_loss */
 void fs_onloss_free(struct fs *);
 /* Remembers a process; NULL without on_loss, or if it cannot be read. */

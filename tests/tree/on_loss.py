@@ -170,27 +170,87 @@ os.execv("/bin/sleep", ["sleep", "70"])
             return True
         return False
 
-    def test_neither_the_walk_nor_the_end_waits(self):
+    def setUp(self):
         if os.environ.get("TOOZFS_SANITIZED"):
             self.skipTest("LeakSanitizer stops all threads at the end, and cannot stop one that hangs")
-        hanging = self.tree()
+        super().setUp()
+        self.hanging = self.tree()
+
+    def stop(self):
+        os.kill(self.hanging.pid, signal.SIGSTOP)
+        self.addCleanup(os.kill, self.hanging.pid, signal.SIGCONT)
+
+    def ready(self, script):
+        """Runs it with a file of the mount that will hang, and the lock; it waits for SIGUSR1."""
+        process = self.spawn("/usr/bin/python3", "-c", script, self.hanging("locks/x"), self.lock,
+                             stdout=subprocess.PIPE, start_new_session=True)
+        self.assertEqual(process.stdout.readline(), b"ready\n")
+        return process
+
+    def hang(self, *processes):
+        self.stop()
+        for process in processes:
+            os.kill(process.pid, signal.SIGUSR1)
+            lib.wait_until(lambda p=process: self.cannot_be_looked_at(p.pid), "the hanging execve")
+
+    def test_neither_the_walk_nor_the_end_waits(self):
         second = self.mount("locks/other")
         holders = self.holder(self.lock), self.holder(second)
-        stuck = self.spawn("/usr/bin/python3", "-c", self.EXEC, hanging("locks/x"), self.lock,
-                           stdout=subprocess.PIPE, start_new_session=True)
-        self.assertEqual(stuck.stdout.readline(), b"ready\n")
-        os.kill(hanging.pid, signal.SIGSTOP)
-        try:
-            os.kill(stuck.pid, signal.SIGUSR1)
-            lib.wait_until(lambda: self.cannot_be_looked_at(stuck.pid), "the hanging execve")
-            for agent, path in zip(holders, (self.lock, second)):
-                self.lose(path)
-                self.ended(agent)
-            self.logged(f"on_loss: process {stuck.pid} hangs in execve: passed over\n")
-            os.kill(self.mount.pid, signal.SIGTERM)
-            self.assertEqual(self.mount.wait_exit(), 0)
-        finally:
-            os.kill(hanging.pid, signal.SIGCONT)
+        stuck = self.ready(self.EXEC)
+        self.hang(stuck)
+        for agent, path in zip(holders, (self.lock, second)):
+            self.lose(path)
+            self.ended(agent)
+        self.logged(f"on_loss: process {stuck.pid} hangs in execve: passed over\n")
+        os.kill(self.mount.pid, signal.SIGTERM)
+        self.assertEqual(self.mount.wait_exit(), 0)
+
+    def test_processes_of_another_user(self):
+        """However many of one's hang, the other's holder is signalled."""
+        self.mount = self.tree(options="on_loss=term,allow_other,umask=000")
+        self.lock = self.mount("locks/l")
+        other = self.agent(uid=65534)
+        for agent in (self.agent(), other):
+            agent.open_flock(self.lock, os.O_RDWR | os.O_CREAT, lib.SH)
+        self.hang(*(self.ready(self.EXEC) for _ in range(3)))
+        self.lose()
+        self.ended(other)
+        self.logged(": passed over, as are others of its user\n")
+
+    def test_holder_that_hangs_with_an_epoll_descriptor(self):
+        """Whoever reads what the kernel says of the descriptor waits for the poll."""
+        holder = self.ready("""
+import fcntl, os, select, signal, sys
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+epoll = select.epoll()
+x = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
+fcntl.flock(os.open(sys.argv[2], os.O_RDWR | os.O_CREAT), fcntl.LOCK_EX)
+print("ready", flush=True)
+signal.sigwait([signal.SIGUSR1])
+epoll.register(x, select.EPOLLIN)
+""")
+        self.stop()
+        os.kill(holder.pid, signal.SIGUSR1)
+        lib.wait_until(lambda: lib.in_lock_request(holder.pid), "the hanging poll")
+        self.lose()
+        self.signalled(holder.pid)
+
+    def test_rm_by_a_child(self):
+        """Whose lock it removes is asked of its parents."""
+        holder = self.agent()
+        holder.open_flock(self.lock, os.O_RDWR | os.O_CREAT, EX)
+        parent = self.ready(self.EXEC.replace("for _", """
+if os.fork() == 0:
+    os.setsid()
+    signal.sigwait([signal.SIGUSR1])
+    os.unlink(sys.argv[2])
+    print("removed", flush=True)
+    os._exit(0)
+for _"""))
+        child = int(lib.read(f"/proc/{parent.pid}/task/{parent.pid}/children"))
+        self.hang(parent)
+        os.kill(child, signal.SIGUSR1)
+        self.assertEqual(parent.stdout.readline(), b"removed\n")
 
 
 class Queue(Base):
