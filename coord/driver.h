@@ -39,6 +39,9 @@ enum coord_loss {
 	COORD_LOSS_PROCESS, /* only when the daemon dies, or somebody breaks it */
 };
 
+/* Who lost is given that long at most to end what he does, and a process that is killed then, to have ended. */
+enum { COORD_GRACE_MAX_MS = 1000, COORD_KILLED_MS = 250 };
+
 enum coord_sent { COORD_SENT_ANSWERED, COORD_SENT_NO, COORD_SENT_UNKNOWN };
 
 enum coord_can {

@@ -19,17 +19,13 @@
 
 enum { BACKOFF_MIN_MS = 100, BACKOFF_MAX_MS = 5000, CLAIM_POLL_MS = 200 };
 enum { TELL_AGAIN_MS = 600000 };
-enum {
-	UNLEASED_GRACE_MS = 1000, /* tooz-run's, where .tooz/session names none */
-	KILLED_MS = 250, /* until a process that is killed at the end of its grace has ended */
-};
 
 static void session_open(struct coord *coord, unsigned flags);
 static void session_lost(struct coord *coord, const char *why);
 
 uint64_t core_grace_ms(uint64_t ttl_ms)
 {
-	return ttl_ms / 8 < 1000 ? ttl_ms / 8 : 1000;
+	return ttl_ms / 8 < COORD_GRACE_MAX_MS ? ttl_ms / 8 : COORD_GRACE_MAX_MS;
 }
 
 uint64_t core_margin_ms(uint64_t ttl_ms)
@@ -41,7 +37,8 @@ uint64_t core_margin_ms(uint64_t ttl_ms)
 uint64_t core_hold_ms(const struct coord *coord)
 {
 	uint64_t ttl_ms = core_leased(coord) ? coord->session.ttl_ms : 0;
-	return (ttl_ms ? core_grace_ms(ttl_ms) : UNLEASED_GRACE_MS) + KILLED_MS;
+	/* tooz-run's where .tooz/session names none is the longest. */
+	return (ttl_ms ? core_grace_ms(ttl_ms) : COORD_GRACE_MAX_MS) + COORD_KILLED_MS;
 }
 
 int core_away(const struct coord *coord)

@@ -14,8 +14,7 @@
 
 enum { LEASE_MIN_MS = 3000, ANSWER_MS = 100 };
 
-/* The longest grace of a holder's, and until a process that is killed at its end has ended. */
-enum { HOLDERS_MS = 1000 + 250 };
+enum { HOLDERS_MS = COORD_GRACE_MAX_MS + COORD_KILLED_MS };
 
 static void open_fail(struct zk_session *zs, int status)
 {
