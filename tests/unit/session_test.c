@@ -32,6 +32,27 @@ static struct coord_session_info info(void)
 	return ret;
 }
 
+/* Opens some mounts on a server that keeps to its leases and has no faults. */
+static void mounts(size_t len)
+{
+	struct fake_options options = site_options();
+	site_open(&site, 1, &options, len);
+}
+
+static void hold(struct client *client, struct coord_bytes name, struct taker *taker)
+{
+	assert_int_equal(taker_new(client, COORD_LOCK, name, taker), 0);
+	assert_int_equal(taker_lock(taker, COORD_EXCLUSIVE, 0, 1000), 0);
+}
+
+/* The mount has stopped: nothing of it may be left. */
+static void leave(void)
+{
+	coord_free(CLIENT->coord);
+	CLIENT->coord = NULL;
+	assert_true(site_close(&site));
+}
+
 /* grace = min(1 s, ttl/8), margin = max(ttl/6, 1 s + grace), as the holders are told; what is left counts
  * from the sending of the request. */
 static void margins(void **state)
@@ -111,8 +132,7 @@ static void answers_apart(void **state)
 	coord_unanswered(CLIENT->coord, 10000);
 	assert_int_equal(vain(10000), -ETIMEDOUT);
 	assert_int_equal(vain(1000), 0);
-	assert_int_equal(taker_new(CLIENT, COORD_LOCK, LOCK, &taker), 0);
-	assert_int_equal(taker_lock(&taker, COORD_EXCLUSIVE, 0, 1000), 0);
+	hold(CLIENT, LOCK, &taker);
 	taker_free(&taker);
 	assert_true(client_close(CLIENT));
 	assert_true(site_close(&site));
@@ -163,11 +183,9 @@ static void no_lease_no_renewal(void **state)
 static void suspended(void **state)
 {
 	(void)state;
-	struct fake_options options = site_options();
 	struct taker taker;
-	site_open(&site, 1, &options, 1);
-	assert_int_equal(taker_new(CLIENT, COORD_LOCK, LOCK, &taker), 0);
-	assert_int_equal(taker_lock(&taker, COORD_EXCLUSIVE, COORD_LOCK_WAIT, 1000), 0);
+	mounts(1);
+	hold(CLIENT, LOCK, &taker);
 	uint32_t epoch = info().epoch;
 	uint64_t token = coord_holding_token(taker.holding);
 	fake_break(site.server, "m0", 3000);
@@ -196,11 +214,9 @@ static void suspended(void **state)
 static void lost(void **state)
 {
 	(void)state;
-	struct fake_options options = site_options();
 	struct taker taker;
-	site_open(&site, 1, &options, 1);
-	assert_int_equal(taker_new(CLIENT, COORD_LOCK, LOCK, &taker), 0);
-	assert_int_equal(taker_lock(&taker, COORD_EXCLUSIVE, COORD_LOCK_WAIT, 1000), 0);
+	mounts(1);
+	hold(CLIENT, LOCK, &taker);
 	uint32_t epoch = info().epoch;
 	sim_run(SIM, 15000);
 	fake_break(site.server, "m0", 60000);
@@ -242,11 +258,9 @@ static void check_told(void *user, int status, const struct coord_row *rows, siz
 static void grace(void **state)
 {
 	(void)state;
-	struct fake_options options = site_options();
 	struct taker taker;
-	site_open(&site, 1, &options, 1);
-	assert_int_equal(taker_new(CLIENT, COORD_LOCK, LOCK, &taker), 0);
-	assert_int_equal(taker_lock(&taker, COORD_EXCLUSIVE, COORD_LOCK_WAIT, 1000), 0);
+	mounts(1);
+	hold(CLIENT, LOCK, &taker);
 	uint32_t epoch = info().epoch;
 	uint64_t grace_ms = info().grace_ms;
 	sim_run(SIM, 5000);
@@ -274,11 +288,9 @@ static void grace(void **state)
 static void grace_at_umount(void **state)
 {
 	(void)state;
-	struct fake_options options = site_options();
 	struct taker taker;
-	site_open(&site, 1, &options, 1);
-	assert_int_equal(taker_new(CLIENT, COORD_LOCK, LOCK, &taker), 0);
-	assert_int_equal(taker_lock(&taker, COORD_EXCLUSIVE, COORD_LOCK_WAIT, 1000), 0);
+	mounts(1);
+	hold(CLIENT, LOCK, &taker);
 	uint64_t grace_ms = info().grace_ms;
 	sim_pause(&site.server_host, true);
 	assert_true(until_state(COORD_LOST, 20000));
@@ -300,11 +312,9 @@ static void grace_at_umount(void **state)
 static void lost_in_sleep(void **state)
 {
 	(void)state;
-	struct fake_options options = site_options();
 	struct taker taker;
-	site_open(&site, 1, &options, 1);
-	assert_int_equal(taker_new(CLIENT, COORD_LOCK, LOCK, &taker), 0);
-	assert_int_equal(taker_lock(&taker, COORD_EXCLUSIVE, COORD_LOCK_WAIT, 1000), 0);
+	mounts(1);
+	hold(CLIENT, LOCK, &taker);
 	sim_pause(&site.hosts[0], true);
 	sim_run(SIM, 12000);
 	sim_pause(&site.hosts[0], false);
@@ -319,11 +329,9 @@ static void lost_in_sleep(void **state)
 static void lost_in_sleep_and_asked(void **state)
 {
 	(void)state;
-	struct fake_options options = site_options();
 	struct taker taker;
-	site_open(&site, 1, &options, 1);
-	assert_int_equal(taker_new(CLIENT, COORD_LOCK, LOCK, &taker), 0);
-	assert_int_equal(taker_lock(&taker, COORD_EXCLUSIVE, COORD_LOCK_WAIT, 1000), 0);
+	mounts(1);
+	hold(CLIENT, LOCK, &taker);
 	assert_false(coord_holding_is_lost(taker.holding));
 	sim_pause(&site.hosts[0], true);
 	sim_run(SIM, 12000);
@@ -339,9 +347,8 @@ static void lost_in_sleep_and_asked(void **state)
 static void grant_too_late(void **state)
 {
 	(void)state;
-	struct fake_options options = site_options();
 	struct taker taker;
-	site_open(&site, 1, &options, 1);
+	mounts(1);
 	assert_int_equal(taker_new(CLIENT, COORD_LOCK, LOCK, &taker), 0);
 	sim_pause(&site.server_host, true);
 	taker_ask(&taker, COORD_EXCLUSIVE, COORD_LOCK_WAIT);
@@ -439,12 +446,10 @@ static void say(int level, const char *text)
 static void stop_while_down(void **state)
 {
 	(void)state;
-	struct fake_options options = site_options();
 	struct taker held, waiting;
-	site_open(&site, 1, &options, 1);
-	assert_int_equal(taker_new(CLIENT, COORD_LOCK, LOCK, &held), 0);
+	mounts(1);
+	hold(CLIENT, LOCK, &held);
 	assert_int_equal(taker_new(CLIENT, COORD_LOCK, LOCK, &waiting), 0);
-	assert_int_equal(taker_lock(&held, COORD_EXCLUSIVE, 0, 1000), 0);
 	taker_ask(&waiting, COORD_EXCLUSIVE, COORD_LOCK_WAIT);
 	sim_run(SIM, 10);
 	fake_break(site.server, "m0", 100000);
@@ -463,19 +468,15 @@ static void stop_while_down(void **state)
 	assert_int_equal(waiting.status, -ESHUTDOWN);
 	taker_free(&held);
 	taker_free(&waiting);
-	coord_free(CLIENT->coord);
-	CLIENT->coord = NULL;
-	assert_true(site_close(&site));
+	leave();
 }
 
 /* "l" is held by the first of two mounts and waited for by the second; the first stops. */
 static void stop_open(struct taker *held, struct taker *next)
 {
-	struct fake_options options = site_options();
-	site_open(&site, 1, &options, 2);
-	assert_int_equal(taker_new(CLIENT, COORD_LOCK, LOCK, held), 0);
+	mounts(2);
+	hold(CLIENT, LOCK, held);
 	assert_int_equal(taker_new(&site.clients[1], COORD_LOCK, LOCK, next), 0);
-	assert_int_equal(taker_lock(held, COORD_EXCLUSIVE, 0, 1000), 0);
 	taker_ask(next, COORD_EXCLUSIVE, COORD_LOCK_WAIT);
 	sim_run(SIM, 100);
 	said[0] = '\0';
@@ -490,9 +491,7 @@ static void stop_ends(struct taker *held, struct taker *next)
 	assert_int_equal(taker_answer(next, 2000), 0);
 	taker_free(next);
 	taker_free(held);
-	coord_free(CLIENT->coord);
-	CLIENT->coord = NULL;
-	assert_true(site_close(&site));
+	leave();
 }
 
 /* Who holds is told, and has his grace before another is granted it. */
@@ -524,12 +523,10 @@ static void stop_gives_a_grace(void **state)
 static void stop_of_a_lease_that_ends(void **state)
 {
 	(void)state;
-	struct fake_options options = site_options();
 	struct taker held, next;
-	site_open(&site, 1, &options, 2);
-	assert_int_equal(taker_new(CLIENT, COORD_LOCK, LOCK, &held), 0);
+	mounts(2);
+	hold(CLIENT, LOCK, &held);
 	assert_int_equal(taker_new(&site.clients[1], COORD_LOCK, LOCK, &next), 0);
-	assert_int_equal(taker_lock(&held, COORD_EXCLUSIVE, 0, 1000), 0);
 	taker_ask(&next, COORD_EXCLUSIVE, COORD_LOCK_WAIT);
 	sim_run(SIM, 100);
 	fake_break(site.server, "m0", 100000);
@@ -544,20 +541,16 @@ static void stop_of_a_lease_that_ends(void **state)
 	assert_int_equal(taker_answer(&next, 20000), 0);
 	taker_free(&next);
 	taker_free(&held);
-	coord_free(CLIENT->coord);
-	CLIENT->coord = NULL;
-	assert_true(site_close(&site));
+	leave();
 }
 
 /* Just after a loss by the clock, whose holders were told then. */
 static void stop_after_a_loss(void **state)
 {
 	(void)state;
-	struct fake_options options = site_options();
 	struct taker held;
-	site_open(&site, 1, &options, 1);
-	assert_int_equal(taker_new(CLIENT, COORD_LOCK, LOCK, &held), 0);
-	assert_int_equal(taker_lock(&held, COORD_EXCLUSIVE, 0, 1000), 0);
+	mounts(1);
+	hold(CLIENT, LOCK, &held);
 	fake_break(site.server, "m0", 100000);
 	assert_true(until_state(COORD_LOST, 10000));
 	assert_int_equal(held.lost, 1);
@@ -570,9 +563,7 @@ static void stop_after_a_loss(void **state)
 	assert_true(world_flag(&site.world, &CLIENT->stopped, 12000));
 	assert_true(sim_now_ms(SIM) - told >= HOLD_MS);
 	taker_free(&held);
-	coord_free(CLIENT->coord);
-	CLIENT->coord = NULL;
-	assert_true(site_close(&site));
+	leave();
 }
 
 /* Once it is let go of there is nothing to wait for: with unlock, and with the end of its handle. */
@@ -600,9 +591,8 @@ static void stop_when_it_is_let_go_of(void **state)
 static void stop_of_several(void **state)
 {
 	(void)state;
-	struct fake_options options = site_options();
 	struct taker sharers[2], own[4];
-	site_open(&site, 1, &options, 1);
+	mounts(1);
 	said[0] = '\0';
 	for (size_t i = 0; i < 4; i++) {
 		const char *name = (const char *[]){"a", "b", "c", "d"}[i];
@@ -630,9 +620,7 @@ static void stop_of_several(void **state)
 	taker_free(&sharers[1]);
 	assert_true(world_flag(&site.world, &CLIENT->stopped, 200));
 	coord_log_to(NULL);
-	coord_free(CLIENT->coord);
-	CLIENT->coord = NULL;
-	assert_true(site_close(&site));
+	leave();
 }
 
 static void stop_in_a_hurry(void **state)
@@ -673,17 +661,14 @@ static void stop_of_a_session_that_ended(void **state)
 static void stop_without_holders(void **state)
 {
 	(void)state;
-	struct fake_options options = site_options();
 	struct taker lost, other, waiter;
-	site_open(&site, 1, &options, 2);
-	assert_int_equal(taker_new(CLIENT, COORD_LOCK, COORD_BYTES("k"), &lost), 0);
-	assert_int_equal(taker_lock(&lost, COORD_EXCLUSIVE, 0, 1000), 0);
+	mounts(2);
+	hold(CLIENT, COORD_BYTES("k"), &lost);
 	fake_break(site.server, "m0", 12000);
 	assert_true(until_state(COORD_LOST, 12000));
 	assert_true(until_state(COORD_CONNECTED, 30000));
 	sim_run(SIM, 2 * HOLD_MS);
-	assert_int_equal(taker_new(&site.clients[1], COORD_LOCK, LOCK, &other), 0);
-	assert_int_equal(taker_lock(&other, COORD_EXCLUSIVE, 0, 1000), 0);
+	hold(&site.clients[1], LOCK, &other);
 	assert_int_equal(taker_new(CLIENT, COORD_LOCK, LOCK, &waiter), 0);
 	taker_ask(&waiter, COORD_EXCLUSIVE, COORD_LOCK_WAIT);
 	sim_run(SIM, 100);
@@ -696,9 +681,7 @@ static void stop_without_holders(void **state)
 	taker_free(&lost);
 	taker_free(&waiter);
 	taker_free(&other);
-	coord_free(CLIENT->coord);
-	CLIENT->coord = NULL;
-	assert_true(site_close(&site));
+	leave();
 }
 
 /* With the server's answer to come, and without any. */
@@ -706,10 +689,9 @@ static void stop_while_opening(void **state)
 {
 	(void)state;
 	for (int silent = 0; silent < 2; silent++) {
-		struct fake_options options = site_options();
 		struct client *second = &site.clients[1];
 		struct coord_config *config;
-		site_open(&site, 1, &options, 2);
+		mounts(2);
 		assert_true(client_close(second));
 		sim_pause(&site.server_host, silent);
 		assert_int_equal(fake_server_config(site.server, "m1", &config), 0);
@@ -855,8 +837,7 @@ static void count_lines(int level, const char *text)
 static void long_outage(void **state)
 {
 	(void)state;
-	struct fake_options options = site_options();
-	site_open(&site, 1, &options, 1);
+	mounts(1);
 	told = counted = 0;
 	coord_log_to(count_lines);
 	fake_break(site.server, "m0", 15 * 60000);
@@ -894,9 +875,8 @@ static void count_losses(int level, const char *text)
 static void log_of_losses(void **state)
 {
 	(void)state;
-	struct fake_options options = site_options();
 	struct taker takers[MANY];
-	site_open(&site, 1, &options, 1);
+	mounts(1);
 	for (size_t i = 0; i < MANY; i++) {
 		char name[] = {'l', (char)('a' + i), 0};
 		assert_int_equal(
