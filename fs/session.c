@@ -276,6 +276,8 @@ void fs_unmount(struct fs *fs)
 	else if (fs->mounted)
 		disconnect(fs);
 	fs->mounted = false;
+	/* Those who were told get their signals however this ends. */
+	fs_onloss_free(fs);
 }
 
 void fs_session_free(struct fs *fs)

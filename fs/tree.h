@@ -493,8 +493,8 @@ void fs_about_changed(struct fs *);
 /* ---- onloss ---- */
 int fs_onloss_new(struct fs *); /* after mounting; nothing without on_loss */
 void fs_onloss_free(struct fs *);
-/* Remembers a process; NULL without on_loss, or if it cannot be read. */
-struct fs_trace *fs_trace_new(struct fs *, int32_t pid, uint32_t uid);
+/* Remembers the process of the thread that made the request at hand; NULL without on_loss, or if it cannot be read. */
+struct fs_trace *fs_trace_new(struct fs *, int32_t tid, uint32_t uid);
 void fs_onloss_signal(struct fs *, struct fs_holding *);
 
 /* ---- session ---- */
