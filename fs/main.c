@@ -290,7 +290,8 @@ static int check(struct daemon *d)
 	if (fs_check_mountpoint(d->mountpoint) < 0 || fs_check_kernel() < 0 ||
 		fs_check_device() < 0)
 		return FS_EXIT_MOUNT;
-	if (d->make && fs_make_directory(d->make, geteuid() ? 0700 : 0755) < 0)
+	/* Whoever can read a file of it can keep others from locking that. */
+	if (d->make && fs_make_directory(d->make, 0700) < 0)
 		return FS_EXIT_MOUNT;
 	if (chdir("/"))
 		return FS_EXIT_SYSTEM;

@@ -411,6 +411,7 @@ struct fs_holding {
 	uint8_t flock, posix; /* enum coord_mode: what each of the two asked for and has */
 	bool owned; /* owner is set: fcntl uses it */
 	bool dropped; /* rm took it: as if lost, but it may be locked again */
+	bool bound; /* a membership, which ends with it */
 	uint32_t taker_pid, taker_uid;
 	struct fs_trace *taker; /* with on_loss */
 };

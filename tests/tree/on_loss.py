@@ -142,6 +142,39 @@ class Kernel(Base):
         self.answered_without_daemon(ino)
 
 
+class Taker(Base):
+    def test_who_asked_last_and_execs(self):
+        """Of one handle: his execve closes files of ours, and the first of them grants the other what he asked for."""
+        process = self.spawn("/usr/bin/python3", "-c", """
+import fcntl, os, signal, sys, time
+path = sys.argv[1]
+held = os.open(path, os.O_RDWR | os.O_CREAT)
+fcntl.lockf(held, fcntl.LOCK_EX)
+shared = os.open(path, os.O_RDWR)
+more = [os.open(path, os.O_RDWR) for _ in range(200)]
+child = os.fork()
+if child == 0:
+    print(os.getpid(), flush=True)
+    fcntl.flock(shared, fcntl.LOCK_EX)
+    print("granted", flush=True)
+    signal.pause()
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+print("ready", flush=True)
+signal.sigwait([signal.SIGUSR1])
+try:
+    fcntl.flock(shared, fcntl.LOCK_EX | fcntl.LOCK_NB)
+except BlockingIOError:
+    os.execv("/bin/sleep", ["sleep", "70"])
+""", self.lock, stdout=subprocess.PIPE, start_new_session=True)
+        self.addCleanup(os.killpg, process.pid, signal.SIGKILL)
+        child = int((process.stdout.readline() + process.stdout.readline()).replace(b"ready\n", b""))
+        lib.wait_until(lambda: lib.in_lock_request(child), "the wait")
+        os.kill(process.pid, signal.SIGUSR1)
+        self.assertEqual(process.stdout.readline(), b"granted\n")
+        self.lose()
+        self.signalled(child)
+
+
 class Stuck(Base):
     """A process that hangs in execve, as another mount's daemon does not answer, and that cannot be looked at."""
 
