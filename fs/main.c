@@ -92,7 +92,7 @@ static void raise_file_limit(void)
 		return;
 	if (limit.rlim_max < FILES_MIN)
 		coord_log(LOG_WARNING,
-			"only %llu open files are allowed (ulimit -Hn); a lock may take one each",
+			"only %llu open files are allowed (ulimit -Hn); a lock may take two each",
 			(unsigned long long)limit.rlim_max);
 	limit.rlim_cur = limit.rlim_max;
 	setrlimit(RLIMIT_NOFILE, &limit);

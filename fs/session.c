@@ -204,6 +204,7 @@ static int session_new(struct fs *fs)
 int fs_mount(struct fs *fs, struct coord *coord)
 {
 	fs->coord = coord;
+	fs_limits_init(fs);
 	int r = session_new(fs);
 	if (r < 0)
 		return r;
