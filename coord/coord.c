@@ -6,6 +6,9 @@
 #include <stdio.h>
 #include <syslog.h>
 
+/* Most interruptions are shorter, and who unmounts in one does not want to wait for a long one. */
+enum { STOP_AWAY_MS = 2000 };
+
 static void stop_hold_over(struct coord_timer *timer);
 static void stop_deadline(struct coord_timer *timer);
 static void stop_release(struct coord *coord);
@@ -127,6 +130,8 @@ static void stop_hold_over(struct coord_timer *timer)
 
 static void stop_release(struct coord *coord)
 {
+	uint64_t by_ms = coord_now_ms(coord->loop) + STOP_AWAY_MS;
+	coord->away_by_ms = by_ms < coord->stop_by_ms ? by_ms : coord->stop_by_ms;
 	coord->holding_back = false;
 	/* After what the releases defer. */
 	coord_loop_undefer(coord->loop, &coord->stop_task);
@@ -145,6 +150,8 @@ void core_stop_check(struct coord *coord)
 		return;
 	if (session->open && session->connected &&
 		!(core_locks_idle(coord) && core_members_idle(coord)))
+		return;
+	if (core_session_awaits(coord))
 		return;
 	if (!session->open) {
 		stop_finish(coord);
@@ -167,9 +174,15 @@ void core_stop_ended(struct coord *coord)
 /* What nobody could tell the backend ends there by itself, in time. */
 static void log_left_behind(const struct coord *coord)
 {
-	if (coord->left_behind && core_leased(coord))
+	if (!core_leased(coord))
+		return;
+	if (coord->left_behind)
 		coord_log(LOG_WARNING, "the backend is away: %u lock%s there until the lease ends",
 			coord->left_behind, coord->left_behind == 1 ? " stays" : "s stay");
+	else if (coord->session.there)
+		coord_log(LOG_WARNING,
+			"the backend is away: what this mount was there stays until the lease "
+			"ends");
 }
 
 static void stop_finish(struct coord *coord)

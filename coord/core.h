@@ -144,6 +144,9 @@ void core_grant_free(struct core_grant *);
 
 void core_session_open(struct coord *);
 void core_session_close(struct coord *);
+/* During a stop: is there time yet to wait for a backend that is away, and something of ours on it? Then
+ * core_stop_check is called again. */
+bool core_session_awaits(struct coord *);
 
 /* ---- locks ---- */
 void core_locks_done(struct coord *);
@@ -211,6 +214,7 @@ struct coord_session {
 	uint32_t epoch;
 	bool open; /* the driver's open succeeded and no close was begun */
 	bool connected; /* as the driver says */
+	bool there; /* the backend may have something of it, or of one before it */
 	uint64_t down_ms; /* since when it is not */
 	char told
 		[256]; /* why it could not be opened again, as the log was told last; "": it was not */
@@ -270,6 +274,7 @@ struct coord {
 	uint32_t left_behind; /* by the stop: grants that stay on the backend */
 	bool holding_back; /* the stop waits for them */
 	uint64_t stop_by_ms; /* a stop ends then, whatever the backend does */
+	uint64_t away_by_ms; /* so long it waits for one that is away */
 	struct coord_task stop_task, fail_task;
 	int fail_status;
 	char fail_text[200];

@@ -367,6 +367,7 @@ static void session_opened(struct coord *coord, struct coord_op *op)
 	session->told[0] = '\0';
 	session->backoff_ms = 0;
 	session->claim_until_ms = 0;
+	coord->left_behind = 0;
 	coord_timer_stop(coord->loop, &session->open_timer);
 	session_lease(coord, op);
 	core_answered(coord);
@@ -450,8 +451,12 @@ static void open_done(struct coord_op *op, void *user)
 	struct coord *coord = user;
 	struct coord_session *session = &coord->session;
 	session->session_op = NULL;
+	session->there = op->status == 0 ||
+			 (op->sent == COORD_SENT_UNKNOWN && core_transient(op->status)) ||
+			 (op->sent == COORD_SENT_NO && session->there);
 	if (op->status == 0 && coord->stopping) {
 		session->open = session->connected = true;
+		core_ops_run(coord);
 		core_stop_check(coord);
 	} else if (op->status == 0 && !coord->stopped) {
 		session_opened(coord, op);
@@ -491,6 +496,8 @@ static void session_open(struct coord *coord, unsigned flags)
 	}
 	op->flags = flags;
 	op->deadline_ms = coord_now_ms(coord->loop) + coord->config->timeout_ms;
+	if (coord->stopping && coord->away_by_ms < op->deadline_ms)
+		op->deadline_ms = coord->away_by_ms;
 	session->session_op = op;
 	core_op_start(op, open_done, coord);
 }
@@ -498,8 +505,26 @@ static void session_open(struct coord *coord, unsigned flags)
 static void session_reopen(struct coord_timer *timer)
 {
 	struct coord *coord = coord_container(timer, struct coord, session.reopen_timer);
-	if (!coord->stopping && !coord->stopped && !coord->session.session_op)
+	const struct coord_session *session = &coord->session;
+	if (coord->stopped || session->session_op)
+		return;
+	if (coord->stopping && (session->open || coord_now_ms(coord->loop) >= coord->away_by_ms))
+		core_stop_check(coord);
+	else
 		session_open(coord, 0); /* a claim of our own is accepted in any case */
+}
+
+bool core_session_awaits(struct coord *coord)
+{
+	const struct coord_session *session = &coord->session;
+	uint64_t now_ms = coord_now_ms(coord->loop), soon_ms = now_ms + BACKOFF_MIN_MS;
+	bool away = session->open ? !session->connected && !session->closing : session->there;
+	if (!away || now_ms >= coord->away_by_ms)
+		return false;
+	/* Where the farewell could not be said a new session is opened, that takes over what the old one had. */
+	coord_timer_start(coord->loop, &coord->session.reopen_timer,
+		!session->open && soon_ms < coord->away_by_ms ? soon_ms : coord->away_by_ms);
+	return true;
 }
 
 static void session_farewell(struct coord_timer *timer)
@@ -524,6 +549,10 @@ static void close_done(struct coord_op *op, void *user)
 {
 	struct coord *coord = user;
 	coord->session.session_op = NULL;
+	if (op->status == 0 || op->status == -ESTALE) {
+		coord->session.there = false;
+		coord->left_behind = 0;
+	}
 	core_op_free(op);
 	if (coord->stopping)
 		core_stop_check(coord);
@@ -564,6 +593,7 @@ static void session_lost(struct coord *coord, const char *why)
 		return;
 	}
 	core_set_state(coord, COORD_LOST);
+	coord->left_behind = core_locks_unreleased(coord);
 	grants_lost(coord, true, COORD_LOSS_LEASE, why);
 	uint64_t now_ms = coord_now_ms(coord->loop);
 	uint64_t close_ms = session->holder_told_ms + core_grace_ms(session->ttl_ms);
@@ -610,6 +640,7 @@ void coord_session_event(struct coord_session *session, uint32_t epoch, enum coo
 		core_members_epoch(coord);
 		core_locks_resume(coord);
 		core_ops_run(coord);
+		core_stop_check(coord);
 		break;
 	case COORD_EVENT_REFUSED:
 		session->refused = true;

@@ -477,7 +477,9 @@ void zk_session_close(struct zk_session *zs, struct coord_op *op, int status)
 
 void zk_close(struct coord_session *session, struct coord_op *op)
 {
-	zk_session_close(zk_of(session), op, 0);
+	struct zk_session *zs = zk_of(session);
+	/* Without a connection the library says nothing. */
+	zk_session_close(zs, op, zs->conn && zs->conn->connected ? 0 : -EHOSTDOWN);
 }
 
 void zk_session_free(struct coord_session *session)

@@ -683,6 +683,61 @@ static void stop_of_a_session_that_ended(void **state)
 	}
 }
 
+/* What is left on the server of the first mount's daemon. */
+static size_t left(const uint8_t uuid[16])
+{
+	return fake_traces_of(site.server, uuid, true);
+}
+
+/* Whether it is only suspended, or what it had is lost: nothing is left on a server that is back soon. */
+static void stop_in_an_interruption(void **state)
+{
+	(void)state;
+	for (int lost = 0; lost < 2; lost++) {
+		struct taker held, next;
+		uint8_t uuid[16];
+		mounts(2);
+		memcpy(uuid, fake_uuid(site.server, "m0"), sizeof(uuid));
+		hold(CLIENT, LOCK, &held);
+		assert_int_equal(taker_new(&site.clients[1], COORD_LOCK, LOCK, &next), 0);
+		taker_ask(&next, COORD_EXCLUSIVE, COORD_LOCK_WAIT);
+		if (!lost)
+			taker_free(&held);
+		sim_run(SIM, 100);
+		uint64_t left_ms = lost ? info().left_ms : 100;
+		fake_break(site.server, "m0", left_ms + (lost ? HOLD_MS : 0) + 800);
+		assert_true(until_state(lost ? COORD_LOST : COORD_SUSPENDED, left_ms + 1));
+		sim_run(SIM, 99);
+		said[0] = '\0';
+		coord_log_to(say);
+		coord_stop(CLIENT->coord);
+		assert_true(world_flag(&site.world, &CLIENT->stopped, 5000));
+		assert_int_equal(left(uuid), 0);
+		assert_int_equal(taker_answer(&next, 100), 0);
+		assert_null(strstr(said, "away"));
+		if (!lost)
+			assert_int_equal(taker_new(CLIENT, COORD_LOCK, LOCK, &held), 0);
+		stop_ends(&held, &next);
+	}
+}
+
+/* A server that is away for longer is not waited for, and the log says what stays there. */
+static void stop_in_an_outage(void **state)
+{
+	(void)state;
+	mounts(1);
+	fake_break(site.server, "m0", 100000);
+	assert_true(until_state(COORD_SUSPENDED, 1000));
+	said[0] = '\0';
+	coord_log_to(say);
+	coord_stop(CLIENT->coord);
+	assert_false(world_flag(&site.world, &CLIENT->stopped, 1900));
+	assert_true(world_flag(&site.world, &CLIENT->stopped, 300));
+	coord_log_to(NULL);
+	assert_non_null(strstr(said, "what this mount was there stays until the lease ends\n"));
+	leave();
+}
+
 /* When it is over nothing begins any more, whatever is heard then. */
 static void stop_without_answers(void **state)
 {
@@ -970,6 +1025,8 @@ int main(void)
 		cmocka_unit_test(stop_of_several),
 		cmocka_unit_test(stop_in_a_hurry),
 		cmocka_unit_test(stop_of_a_session_that_ended),
+		cmocka_unit_test(stop_in_an_interruption),
+		cmocka_unit_test(stop_in_an_outage),
 		cmocka_unit_test(stop_without_answers),
 		cmocka_unit_test(stop_without_holders),
 		cmocka_unit_test(stop_while_opening),
