@@ -446,6 +446,13 @@ static void tell_reopen(struct coord *coord, const char *text)
 	session->untold = 0;
 }
 
+/* Within two leases everything is to be back, and an attempt takes its time, too. */
+static uint32_t backoff_max_ms(const struct coord *coord)
+{
+	uint64_t third_ms = core_leased(coord) ? coord->session.ttl_ms / 3 : 0;
+	return third_ms && third_ms < BACKOFF_MAX_MS ? (uint32_t)third_ms : BACKOFF_MAX_MS;
+}
+
 static void open_done(struct coord_op *op, void *user)
 {
 	struct coord *coord = user;
@@ -469,8 +476,8 @@ static void open_done(struct coord_op *op, void *user)
 			tell_reopen(coord, text);
 			session->backoff_ms =
 				session->backoff_ms ? session->backoff_ms * 2 : BACKOFF_MIN_MS;
-			if (session->backoff_ms > BACKOFF_MAX_MS)
-				session->backoff_ms = BACKOFF_MAX_MS;
+			if (session->backoff_ms > backoff_max_ms(coord))
+				session->backoff_ms = backoff_max_ms(coord);
 			session_reopen_later(coord, session->backoff_ms);
 		} else if (!again) {
 			session_fail(coord, op->status, text);
