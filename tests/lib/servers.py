@@ -591,6 +591,22 @@ class Ensemble:
         Sentinels._until(self.leader, "a new leader")
         return old
 
+    def revive(self):
+        """All of them, whatever was done to them; returns when one leads and all the others follow."""
+        for server in self.servers:
+            if server.process.poll() is not None:
+                server.spawn()
+            elif server.paused:
+                server.cont()
+        Sentinels._until(self._whole, "all servers of the ensemble")
+
+    def _whole(self):
+        try:
+            modes = [server.mode() for server in self.servers]
+        except OSError:
+            return False
+        return sorted(map(str, modes)) == ["follower"] * (len(modes) - 1) + ["leader"]
+
     def namespace(self):
         self._names += 1
         return f"t{os.getpid()}-{self._names}"
@@ -729,6 +745,11 @@ class PartedEnsemble(Ensemble):
 
     def heal(self, server):
         self.network.heal(self.servers.index(server))
+
+    def revive(self):
+        for server in self.servers:
+            self.heal(server)
+        super().revive()
 
     def stop(self):
         super().stop()
