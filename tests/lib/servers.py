@@ -25,6 +25,7 @@ import random
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -546,6 +547,14 @@ class ZooKeeper(Server):
     def answers(self):
         return self.mode() is not None
 
+    def decides(self):
+        """Does it open a session? That needs a majority, which a server can be cut off from without knowing."""
+        with socket.create_connection((self.host, self.port), 2.0) as s:
+            s.sendall(struct.pack(">iiqiqi16s?", 45, 0, 0, 4000, 0, 16, b"", False))
+            opened = len(s.recv(20, socket.MSG_WAITALL)) == 20
+            s.sendall(struct.pack(">iii", 8, 1, -11))  # and closes it
+        return opened
+
     def url(self, namespace=None, port=None, **options):
         options = {"namespace": namespace or self.namespace(), **options}
         return f"zookeeper://{self.host}:{port or self.port}" + query(options)
@@ -592,7 +601,7 @@ class Ensemble:
         return old
 
     def revive(self):
-        """All of them, whatever was done to them; returns when one leads and all the others follow."""
+        """All of them, whatever was done to them; returns when one leads and all others follow it."""
         for server in self.servers:
             if server.process.poll() is not None:
                 server.spawn()
@@ -602,10 +611,11 @@ class Ensemble:
 
     def _whole(self):
         try:
-            modes = [server.mode() for server in self.servers]
+            modes = sorted(str(server.mode()) for server in self.servers)
+            return (modes == ["follower"] * (len(modes) - 1) + ["leader"]
+                    and all(server.decides() for server in self.servers))
         except OSError:
             return False
-        return sorted(map(str, modes)) == ["follower"] * (len(modes) - 1) + ["leader"]
 
     def namespace(self):
         self._names += 1
