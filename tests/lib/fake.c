@@ -788,6 +788,7 @@ static struct coord_driver fake_driver(const struct fake_options *options)
 		.ops_max = options->ops_max,
 		.waits_max = options->waits_max,
 		.poll_ms = options->poll_ms,
+		.grants_stay = options->claims,
 		.configure = fake_configure,
 		.session_free = fake_session_free,
 		.map_name = fake_map_name,

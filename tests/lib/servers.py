@@ -412,9 +412,10 @@ class _Sentinel(Server):
 
 
 class Sentinels:
-    """A master, replicas and sentinels that elect a new master about a second after one fell silent."""
+    """A master, replicas and sentinels that elect a new master about a second after one fell silent (where all is
+    slow, four)."""
 
-    def __init__(self, replicas=1, sentinels=3, name="mymaster", down_ms=1000, options=()):
+    def __init__(self, replicas=1, sentinels=3, name="mymaster", down_ms=int(1000 * SLOW), options=()):
         program = _need("redis-sentinel", "redis-sentinel")
         self.name, self._names = name, 0
         self.servers = [Redis(options=options)]

@@ -59,18 +59,17 @@ class Sentinel(lib.Case):
         except OSError:
             return None
 
+    def settled(self):
+        """The master, once the sentinels and all others follow it."""
+        try:
+            masters = [server for server in self.site.servers if server("ROLE")[0] == b"master"]
+            return masters[0] if masters == [self.site.master()] else None
+        except OSError:
+            return None  # who makes a replica of a server ends its connections
+
     def test_old_master_comes_back(self):
         """It is a replica then, and nobody talks to it."""
-        old = self.site.fail_over()
-        old.start()
-
-        def is_replica():
-            try:
-                return b"role:slave" in old("INFO", "replication")
-            except OSError:
-                return False  # whoever tells it also ends its connections
-        # Until one tells it so it is a master, and a sentinel that is behind may name it.
-        lib.wait_until(is_replica, "a replica", 4 * lib.PATIENCE_S)
+        self.site.fail_over().start()
         agent = self.agent()
 
         def taken():
@@ -78,10 +77,20 @@ class Sentinel(lib.Case):
                 return agent.open_flock(self.a("locks/l"), RW, EX | NB)
             except OSError:
                 return None
-        fd = lib.wait_until(taken, "a lock", 2 * lib.PATIENCE_S)
-        time.sleep(LEASE_S / 2)
-        agent.fsync(fd)
-        self.fails(errno.EAGAIN, self.agent().open_flock, self.b("locks/l"), RW, EX | NB)
+
+        def serves():
+            fd = lib.wait_until(taken, "a lock", 2 * lib.PATIENCE_S)
+            time.sleep(LEASE_S / 2)
+            agent.fsync(fd)
+            self.fails(errno.EAGAIN, self.agent().open_flock, self.b("locks/l"), RW, EX | NB)
+        while True:
+            master = lib.wait_until(self.settled, "one master", 4 * lib.PATIENCE_S)
+            try:
+                return serves()
+            except (OSError, AssertionError):
+                # Where the machine stood still for a second the master is another again.
+                if lib.wait_until(self.settled, "one master", 4 * lib.PATIENCE_S) is master:
+                    raise
 
     def test_sentinels_die(self):
         """Without them what works goes on."""

@@ -436,6 +436,32 @@ enum { GRACE_MS = 1000, HOLD_MS = GRACE_MS + 250 };
 
 static char said[2000]; /* in the log */
 
+/* Where locks outlive their session, and the farewell of it does not arrive: what was let go of is released
+ * through the next one, before its lease is over. */
+static void grant_of_the_session_before(void **state)
+{
+	(void)state;
+	struct fake_options options = site_options();
+	struct taker held, next;
+	options.claims = options.answers_in_order = true;
+	site_open(&site, 1, &options, 2);
+	hold(CLIENT, LOCK, &held);
+	assert_int_equal(taker_new(&site.clients[1], COORD_LOCK, LOCK, &next), 0);
+	taker_ask(&next, COORD_EXCLUSIVE, COORD_LOCK_WAIT);
+	sim_run(SIM, 100);
+	uint64_t left_ms = info().left_ms;
+	uint64_t end_ms = sim_now_ms(SIM) + left_ms + info().margin_ms;
+	fake_break(site.server, "m0", left_ms + GRACE_MS + 200);
+	assert_true(until_state(COORD_LOST, left_ms));
+	coord_unlock(held.holding, NULL, NULL);
+	assert_int_equal(taker_answer(&next, 20000), 0);
+	assert_true(sim_now_ms(SIM) < end_ms - 200);
+	assert_true(until_state(COORD_CONNECTED, 5000));
+	taker_free(&held);
+	taker_free(&next);
+	assert_true(site_close(&site));
+}
+
 static void say(int level, const char *text)
 {
 	size_t len = strlen(said);
@@ -912,6 +938,7 @@ int main(void)
 		cmocka_unit_test(lost_in_sleep),
 		cmocka_unit_test(lost_in_sleep_and_asked),
 		cmocka_unit_test(grant_too_late),
+		cmocka_unit_test(grant_of_the_session_before),
 		cmocka_unit_test(lost_with_connection),
 		cmocka_unit_test(unreachable),
 		cmocka_unit_test(long_outage),
