@@ -616,7 +616,8 @@ class _Loader(unittest.TestLoader):
         for case in (case for cases in found for case in cases):
             # What shares something that is costly to make stays together.
             units.setdefault(getattr(case, "costly", case.id()), []).append(case)
-        return self.suiteClass(case for unit in list(units.values())[part - 1::count] for case in unit)
+        units = sorted(units.values(), key=len, reverse=True)
+        return self.suiteClass(case for unit in units[part - 1::count] for case in unit)
 
     def loadTestsFromTestCase(self, testCaseClass):  # noqa: N802, pylint: disable=invalid-name
         if getattr(testCaseClass, "kind", "") != os.environ.get("TOOZFS_STORE", ""):
