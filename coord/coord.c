@@ -157,6 +157,8 @@ void core_stop_check(struct coord *coord)
 
 void core_stop_ended(struct coord *coord)
 {
+	if (coord->stopped)
+		return;
 	coord_stop_hurry(coord);
 	if (!coord->session.closing)
 		core_session_close(coord);

@@ -205,6 +205,7 @@ struct coord_driver {
 		ops_max; /* ops the driver takes at once, 0: any number; the core queues above it */
 	uint32_t
 		waits_max; /* backend waits at once (QUEUE), 0: any number; above it the core polls */
+	uint32_t grant_fds; /* open files of this process that a held lock takes */
 	uint32_t poll_ms; /* period of looking again where nothing notifies */
 	/* Locks may outlive the session that took them: unlock is also called for a grant of an older epoch, until
 	 * it was answered. Else they go with the session. */

@@ -173,6 +173,8 @@ static void take_posted(struct coord_loop *loop)
 	if (!__atomic_load_n(&loop->posted, __ATOMIC_RELAXED))
 		return;
 	pthread_mutex_lock(&loop->lock);
+	for (struct coord_task *task = loop->posted; task; task = task->next)
+		task->queued = true;
 	*loop->deferred_end = loop->posted;
 	loop->deferred_end = loop->posted_end;
 	__atomic_store_n(&loop->posted, NULL, __ATOMIC_RELAXED);
@@ -197,6 +199,8 @@ static void run_tasks(struct coord_loop *loop)
 void coord_loop_undefer(struct coord_loop *loop, struct coord_task *task)
 {
 	take_posted(loop);
+	if (!task->queued)
+		return;
 	for (struct coord_task **at = &loop->deferred; *at; at = &(*at)->next)
 		if (*at == task) {
 			*at = task->next;

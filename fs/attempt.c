@@ -3,12 +3,9 @@
 #include "fs/attempt.h"
 
 #include <errno.h>
-#include <linux/close_range.h>
 #include <signal.h>
 #include <stddef.h>
-#include <sys/syscall.h>
 #include <time.h>
-#include <unistd.h>
 
 void fs_attempt_free(struct fs_attempt *attempt)
 {
@@ -20,8 +17,6 @@ void fs_attempt_free(struct fs_attempt *attempt)
 static void *attempt_main(void *data)
 {
 	struct fs_attempt *attempt = data;
-	/* Linux 5.9; before it they stay shared, which matters only for a thread that is left. */
-	syscall(SYS_close_range, 3, ~0U, CLOSE_RANGE_UNSHARE);
 	attempt->fn(attempt);
 	pthread_mutex_lock(&attempt->lock);
 	attempt->over = true;
@@ -37,6 +32,7 @@ static int attempt_init(struct fs_attempt *attempt)
 {
 	pthread_condattr_t attr;
 	attempt->over = attempt->left = false;
+	atomic_init(&attempt->progress, 0);
 	pthread_mutex_init(&attempt->lock, NULL);
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
@@ -45,18 +41,36 @@ static int attempt_init(struct fs_attempt *attempt)
 	return r;
 }
 
+void fs_attempt_progress(struct fs_attempt *attempt)
+{
+	atomic_fetch_add_explicit(&attempt->progress, 1, memory_order_relaxed);
+}
+
+static struct timespec from_now(unsigned ms)
+{
+	struct timespec ret;
+	clock_gettime(CLOCK_MONOTONIC, &ret);
+	ret.tv_sec += ms / 1000;
+	ret.tv_nsec += (ms % 1000) * 1000000L;
+	ret.tv_sec += ret.tv_nsec / 1000000000;
+	ret.tv_nsec %= 1000000000;
+	return ret;
+}
+
 static bool attempt_wait(struct fs_attempt *attempt, unsigned limit_ms)
 {
-	struct timespec until;
-	clock_gettime(CLOCK_MONOTONIC, &until);
-	until.tv_sec += limit_ms / 1000;
-	until.tv_nsec += (limit_ms % 1000) * 1000000L;
-	until.tv_sec += until.tv_nsec / 1000000000;
-	until.tv_nsec %= 1000000000;
+	struct timespec until = from_now(limit_ms);
+	unsigned seen = 0;
 	pthread_mutex_lock(&attempt->lock);
-	while (!attempt->over &&
-		!pthread_cond_timedwait(&attempt->answered, &attempt->lock, &until))
-		;
+	while (!attempt->over) {
+		if (!pthread_cond_timedwait(&attempt->answered, &attempt->lock, &until))
+			continue;
+		unsigned now = atomic_load_explicit(&attempt->progress, memory_order_relaxed);
+		if (attempt->over || now == seen)
+			break;
+		seen = now;
+		until = from_now(limit_ms);
+	}
 	bool over = attempt->over;
 	attempt->left = !over;
 	pthread_mutex_unlock(&attempt->lock);

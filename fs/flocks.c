@@ -64,11 +64,13 @@ static struct coord_bytes lock_name(const struct fs_inode *inode, char buf[2 * C
 	return (struct coord_bytes){buf, group.len + 1 + inode->name.len};
 }
 
+/* Both lists at once: the shorter one decides. */
 static bool is_used(const struct fs_holding *holding, const struct fs_handle *handle)
 {
-	const struct fs_use *use;
-	coord_list_each (use, &holding->uses, of_holding)
-		if (use->handle == handle)
+	const struct coord_list *a = holding->uses.next, *b = handle->uses.next;
+	for (; a != &holding->uses && b != &handle->uses; a = a->next, b = b->next)
+		if (coord_container(a, const struct fs_use, of_holding)->handle == handle ||
+			coord_container(b, const struct fs_use, of_handle)->holding == holding)
 			return true;
 	return false;
 }
@@ -154,6 +156,15 @@ static bool is_member(const struct fs_holding *holding)
 	return holding->inode->kind == FS_MEMBER;
 }
 
+/* The member leaves with what bound it. */
+static void unbind(struct fs *fs, struct fs_holding *holding)
+{
+	if (!holding->bound)
+		return;
+	holding->bound = false;
+	fs_member_unbind(fs, holding->inode);
+}
+
 static bool has_wait(const struct fs_holding *holding, bool posix)
 {
 	const struct fs_wait *wait;
@@ -209,8 +220,7 @@ static void let_go(struct fs *fs, struct fs_holding *holding)
 		waits_restart(holding);
 	fs_dirs_forget(holding->inode->parent, holding->inode->name);
 	fs_holding_notify(holding);
-	if (is_member(holding))
-		fs_member_unbind(fs, holding->inode);
+	unbind(fs, holding);
 }
 
 static void holding_free(struct fs *fs, struct fs_holding *holding)
@@ -262,6 +272,8 @@ static void adopt(struct fs *fs, struct fs_holding *holding, struct fs_holding *
 	disown(fs, other);
 	own(fs, holding, owner); /* the table has room: one has just left it */
 	holding->posix = other->posix;
+	holding->bound |= other->bound;
+	other->bound = false;
 	coord_list_each_safe (wait, next, &other->waits, of_holding) {
 		coord_list_remove(&wait->of_holding);
 		coord_list_add(&holding->waits, &wait->of_holding);
@@ -406,6 +418,7 @@ void fs_wait_drop(struct fs_wait *wait)
 	coord_list_remove(&wait->link);
 	fs->pending--;
 	fs_uid_wait_done(fs, wait->uid);
+	free(wait->taker);
 	free(wait);
 }
 
@@ -416,8 +429,8 @@ static void forget_let_go(struct fs *fs, struct fs_holding *holding)
 		return;
 	bool had = holding->flock != COORD_NONE || holding->posix != COORD_NONE;
 	holding->flock = holding->posix = COORD_NONE;
-	if (had && is_member(holding))
-		fs_member_unbind(fs, holding->inode);
+	if (had)
+		unbind(fs, holding);
 }
 
 static void wait_answer(struct fs_wait *wait, int code)
@@ -485,12 +498,11 @@ static void wait_granted(struct fs_wait *wait)
 	else
 		holding->flock = wait->mode;
 	fs_dirs_forget(holding->inode->parent, holding->inode->name);
-	if (wait->fs->options.on_loss) {
-		free(holding->taker);
-		holding->taker =
-			fs_trace_new(wait->fs, (int32_t)holding->taker_pid, holding->taker_uid);
-	}
+	free(holding->taker);
+	holding->taker = wait->taker;
+	wait->taker = NULL;
 	int r = is_member(holding) ? fs_member_bind(wait, wait_joined) : 0;
+	holding->bound |= is_member(holding) && r >= 0;
 	if (r < 0)
 		let_go(wait->fs, holding);
 	if (r <= 0)
@@ -530,6 +542,8 @@ static struct fs_wait *wait_new(fuse_req_t req, struct fs_handle *handle,
 	wait->mode = (uint8_t)mode;
 	wait->posix = posix;
 	wait->blocking = blocking;
+	/* Now that he waits for the answer to this: later a look at him may hang. */
+	wait->taker = fs_trace_new(fs, ctx->pid, ctx->uid);
 	coord_list_add(&holding->waits, &wait->of_holding);
 	holding->taker_pid = (uint32_t)ctx->pid;
 	holding->taker_uid = ctx->uid;

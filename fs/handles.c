@@ -14,7 +14,7 @@ int fs_handle_new(fuse_req_t req, struct fs_inode *inode, const struct fuse_file
 	struct fs *fs = fs_of(req);
 	const struct fuse_ctx *ctx = fuse_req_ctx(req);
 	struct fs_uid *uid = fs_uid_get(fs, ctx->uid);
-	if (!fs_uid_handle(uid))
+	if (!fs_uid_handle(fs, uid))
 		return -ENFILE;
 	struct fs_handle *handle = coord_zalloc(sizeof(*handle));
 	if (!handle) {

@@ -13,6 +13,8 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#define DEPTH_MAX 64 /* ancestors to look at */
+
 static enum coord_kind kind_of(enum fs_kind kind)
 {
 	return kind == FS_LOCK || kind == FS_LOCKS ? COORD_LOCK : COORD_LEADER;
@@ -543,35 +545,50 @@ void fs_held_getxattr(fuse_req_t req, struct fs_inode *inode, const char *name, 
 
 /* ---- rm ---- */
 
-/* Is the caller the taker or opener, its descendant, or in its session? */
-static bool same_work(int32_t caller, int32_t other)
+/* Who asks for an rm, and whose the holders here are. */
+struct seek {
+	uint32_t uid; /* the caller's */
+	pid_t sid;
+	int32_t lineage[DEPTH_MAX]; /* the caller and its ancestors */
+	size_t depth;
+	bool own, others; /* some are of that uid, some are not */
+	bool shared;
+};
+
+static void seek_init(struct seek *seek, const struct fuse_ctx *ctx)
 {
-	if (!other || !caller)
-		return false;
-	pid_t sid = getsid(other);
-	if (sid > 0 && sid == getsid(caller))
-		return true;
-	for (int depth = 0; caller > 1 && depth < 64; depth++) {
-		if (caller == other)
-			return true;
-		caller = fs_parent_of(caller);
-	}
-	return false;
+	*seek = (struct seek){.uid = ctx->uid, .sid = ctx->pid ? getsid(ctx->pid) : 0};
+	for (int32_t pid = ctx->pid; pid > 1 && seek->depth < DEPTH_MAX; pid = fs_parent_of(pid))
+		seek->lineage[seek->depth++] = pid;
 }
 
-struct seek {
-	const struct fuse_ctx *ctx;
-	uint32_t uid; /* of a holder here, UINT32_MAX: none */
-};
+/* Is the caller the taker or opener, its descendant, or in its session? */
+static bool same_work(const struct seek *seek, int32_t other)
+{
+	if (!other || !seek->depth)
+		return false;
+	for (size_t i = 0; i < seek->depth; i++)
+		if (seek->lineage[i] == other)
+			return true;
+	return seek->sid > 0 && getsid(other) == seek->sid;
+}
 
 static bool is_callers(void *user, struct coord_holding *held)
 {
 	struct seek *seek = user;
 	const struct fs_holding *holding = coord_holding_user(held);
-	seek->uid = holding->taker_uid;
-	return holding->taker_uid == seek->ctx->uid &&
-	       (same_work(seek->ctx->pid, (int32_t)holding->taker_pid) ||
-		       same_work(seek->ctx->pid, fs_holding_handle(holding)->opener_pid));
+	bool own = holding->taker_uid == seek->uid;
+	seek->own |= own;
+	seek->others |= !own;
+	seek->shared |= coord_holding_mode(held) == COORD_SHARED;
+	return own && (same_work(seek, (int32_t)holding->taker_pid) ||
+			      same_work(seek, fs_holding_handle(holding)->opener_pid));
+}
+
+static bool is_of_caller(void *user, struct coord_holding *held)
+{
+	const struct fs_holding *holding = coord_holding_user(held);
+	return !holding->dropped && holding->taker_uid == ((struct seek *)user)->uid;
 }
 
 static void broken(void *user, int status, const struct coord_row *rows, size_t rows_len)
@@ -603,7 +620,8 @@ void fs_held_unlink(fuse_req_t req, struct fs_inode *dir, const char *file)
 		fuse_reply_err(req, -r);
 		return;
 	}
-	struct seek seek = {fuse_req_ctx(req), UINT32_MAX};
+	struct seek seek;
+	seek_init(&seek, fuse_req_ctx(req));
 	struct coord_holding *held =
 		coord_lock_holders(fs->coord, kind_of(dir->kind), name, is_callers, &seek);
 	if (held) {
@@ -611,8 +629,17 @@ void fs_held_unlink(fuse_req_t req, struct fs_inode *dir, const char *file)
 		fuse_reply_err(req, 0);
 		return;
 	}
-	if (!fs_may_undo(req, seek.uid)) {
+	bool any = fs_may_undo(req, UINT32_MAX);
+	if (!any && !seek.own) {
 		fuse_reply_err(req, EACCES);
+		return;
+	}
+	if (!any && (seek.others || seek.shared)) {
+		/* The shares of others, here and on other hosts, stay. */
+		while ((held = coord_lock_holders(
+				fs->coord, kind_of(dir->kind), name, is_of_caller, &seek)))
+			fs_flocks_drop(fs, coord_holding_user(held));
+		fuse_reply_err(req, 0);
 		return;
 	}
 	struct fs_inode *inode = fs_inode_get(fs, dir, dir->type->child, name);

@@ -16,6 +16,7 @@
 #include <assert.h>
 #include <fuse_log.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -55,6 +56,11 @@ static void log_to_stderr(int level, const char *text)
 	/* No stdio: exit(3) would flush, and wait for, what a thread still writes. */
 	for (const char *at = line; left > 0;) {
 		ssize_t n = write(STDERR_FILENO, at, left);
+		struct pollfd full = {.fd = STDERR_FILENO, .events = POLLOUT};
+		if (n < 0 && errno == EAGAIN) {
+			poll(&full, 1, -1);
+			continue;
+		}
 		if (n == 0 || (n < 0 && errno != EINTR))
 			return;
 		at += n > 0 ? n : 0;

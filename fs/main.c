@@ -92,7 +92,7 @@ static void raise_file_limit(void)
 		return;
 	if (limit.rlim_max < FILES_MIN)
 		coord_log(LOG_WARNING,
-			"only %llu open files are allowed (ulimit -Hn); a lock may take one each",
+			"only %llu open files are allowed (ulimit -Hn); a lock may take two each",
 			(unsigned long long)limit.rlim_max);
 	limit.rlim_cur = limit.rlim_max;
 	setrlimit(RLIMIT_NOFILE, &limit);
@@ -290,7 +290,8 @@ static int check(struct daemon *d)
 	if (fs_check_mountpoint(d->mountpoint) < 0 || fs_check_kernel() < 0 ||
 		fs_check_device() < 0)
 		return FS_EXIT_MOUNT;
-	if (d->make && fs_make_directory(d->make, geteuid() ? 0700 : 0755) < 0)
+	/* Whoever can read a file of it can keep others from locking that. */
+	if (d->make && fs_make_directory(d->make, 0700) < 0)
 		return FS_EXIT_MOUNT;
 	if (chdir("/"))
 		return FS_EXIT_SYSTEM;

@@ -658,7 +658,8 @@ int fs_member_bind(struct fs_wait *wait, coord_reply_fn *fn)
 	struct coord_membership_info info;
 	if (coord_membership_find(wait->fs->coord, group_of(member), member->name, &info) &&
 		!info.leaving)
-		return 0;
+		/* It would leave with the handle. */
+		return fs_may_undo(wait->req, info.uid) ? 0 : -EACCES;
 	int r = put(
 		wait->fs, member, nothing, false, wait->holding->taker_uid, fn, wait, &wait->join);
 	return r < 0 ? r : 1;

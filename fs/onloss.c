@@ -18,9 +18,9 @@
  *
  * That spares this daemon, not others: execve(2) holds a lock of its process while it closes descriptors,
  * for as long as the daemon of another FUSE mount takes to answer, and who looks at the process then waits.
- * So looks that may hang are attempts with a time limit: a process that does not let itself be looked at in
- * time is passed over. Only those of users who lost something are looked at, and each user's that hang are
- * counted, so that nobody can keep another's from being signalled.
+ * So looks at processes are attempts with a time limit, and one that does not let itself be looked at is passed
+ * over, as long as that lasts. Only processes of users who lost something are looked at, and each user has some
+ * such looks and no more, so that none can keep another's processes from being signalled.
  *
  * Losses of one turn of the loop are one walk.
  */
@@ -43,9 +43,12 @@
 
 #define DEPTH_MAX 64 /* ancestors to look at */
 #define FDS_MAX 32 /* descriptors of one inode in one process to compare */
-#define LOOK_MS 500 /* for a look at a process */
-#define STUCK_MAX                                                                                  \
-	2 /* processes of one user that did not let themselves be looked at, in one walk */
+#define LOOK_MS 500 /* a look that does not go on for so long hangs */
+#define HASTY_MS 100 /* the same, if some of that user's have hung in this walk */
+#define HASTY_FROM 2
+#define HUNG_MAX 256 /* looks that hang */
+#define HUNG_USER_MAX 16 /* the same, at processes of one user */
+#define VICTIMS_MAX 256 /* descriptors of processes, until they are signalled */
 
 struct target {
 	uint64_t ino;
@@ -65,20 +68,23 @@ struct bystander {
 /* Who is to be signalled. */
 struct victim {
 	int32_t pid;
-	uint64_t start;
+	int pidfd; /* that process, whoever has its number later */
 	uint32_t uid; /* that matched */
-	struct target *target;
-};
-
-struct victims {
-	struct victim *list;
-	size_t len, size;
+	const struct target *target;
 };
 
 /* Of whom something was lost. */
 struct user {
 	uint32_t uid;
-	unsigned stuck; /* of his processes */
+	unsigned hung; /* looks at his processes, in this walk */
+	bool told; /* that others are passed over */
+};
+
+/* The looks that are under way or hang: of all walks, and beyond their end. */
+struct looks {
+	atomic_uint refs;
+	atomic_int pids[HUNG_MAX]; /* 0: free */
+	uint32_t uids[HUNG_MAX]; /* by the walk only */
 };
 
 struct walk {
@@ -86,27 +92,35 @@ struct walk {
 	atomic_uint refs; /* the walk's own, and those of looks */
 	unsigned major, minor; /* of the mount */
 	int signum;
+	struct looks *looks; /* the mount's */
 	struct target *targets; /* by ino */
 	size_t targets_len, targets_size;
 	struct bystander *bystanders; /* by ino, then pid */
 	size_t bystanders_len;
 	struct user *users;
 	size_t users_len;
-	struct victims victims;
+	struct victim victims[VICTIMS_MAX];
+	size_t victims_len;
 	int32_t *waiting; /* threads in lock requests, ascending */
 	size_t waiting_len;
 	bool over; /* the kernel has closed the files: that nobody has them is no news */
+	bool full; /* something was left undone for lack of memory or threads */
 };
 
-/* A look at a process; it only reads the walk. */
+/* A look at a process. Of the walk it reads what does not change any more. */
 struct look {
 	struct fs_attempt attempt;
 	struct walk *walk; /* referenced */
+	struct looks *looks; /* referenced */
+	size_t slot;
 	int32_t pid;
-	struct fs_trace trace;
-	int32_t parent;
-	int status; /* of reading the trace */
-	struct victims victims;
+	uint32_t uids[2];
+	struct fs_trace last; /* that was read */
+	/* What is found: that the process is to be signalled for these. */
+	struct target **hits;
+	size_t hits_len, hits_size;
+	uint32_t uid; /* that matched, for the first of them */
+	bool full;
 };
 
 struct fs_onloss {
@@ -115,13 +129,15 @@ struct fs_onloss {
 	unsigned major, minor; /* of the mount */
 	struct coord_worker *worker;
 	struct coord_task task;
+	struct looks *looks;
 	struct walk *next; /* gathers until the end of the turn */
 };
 
-struct fs_trace *fs_trace_new(struct fs *fs, int32_t pid, uint32_t uid)
+struct fs_trace *fs_trace_new(struct fs *fs, int32_t tid, uint32_t uid)
 {
 	struct fs_trace trace;
-	if (!fs->onloss || pid <= 0 || fs_trace_read(pid, &trace, NULL) < 0)
+	int32_t pid = fs->onloss ? fs_process_of(tid) : 0;
+	if (!pid || fs_trace_read(pid, &trace, NULL) < 0)
 		return NULL;
 	struct fs_trace *copy = malloc(sizeof(*copy));
 	if (!copy)
@@ -131,6 +147,12 @@ struct fs_trace *fs_trace_new(struct fs *fs, int32_t pid, uint32_t uid)
 	return copy;
 }
 
+static void looks_unref(struct looks *looks)
+{
+	if (looks && atomic_fetch_sub(&looks->refs, 1) == 1)
+		free(looks);
+}
+
 static void walk_unref(struct walk *walk)
 {
 	if (!walk || atomic_fetch_sub(&walk->refs, 1) > 1)
@@ -138,98 +160,8 @@ static void walk_unref(struct walk *walk)
 	free(walk->targets);
 	free(walk->bystanders);
 	free(walk->users);
-	free(walk->victims.list);
 	free(walk->waiting);
 	free(walk);
-}
-
-/* ---- Looks ---- */
-
-static void look_done(struct fs_attempt *attempt)
-{
-	struct look *look = coord_container(attempt, struct look, attempt);
-	free(look->victims.list);
-	walk_unref(look->walk);
-	free(look);
-}
-
-/* Looks at a process, which counts for that user. NULL: it was passed over, or there is no memory. */
-static struct look *look_at(
-	struct walk *walk, int32_t pid, struct user *user, void (*fn)(struct fs_attempt *))
-{
-	struct look *look = user->stuck < STUCK_MAX ? calloc(1, sizeof(*look)) : NULL;
-	if (!look)
-		return NULL;
-	look->attempt.fn = fn;
-	look->attempt.done = look_done;
-	look->walk = walk;
-	look->pid = pid;
-	atomic_fetch_add(&walk->refs, 1);
-	int r = fs_attempt(&look->attempt, LOOK_MS);
-	if (r == 0)
-		return look;
-	if (r != -ETIMEDOUT) {
-		coord_log(LOG_ERR, "on_loss: a thread: %s", strerror(-r));
-		return NULL;
-	}
-	user->stuck++;
-	coord_log(LOG_WARNING, "on_loss: process %" PRId32 " hangs in execve: passed over%s", pid,
-		user->stuck == STUCK_MAX ? ", as are others of its user" : "");
-	return NULL;
-}
-
-static void look_end(struct look *look)
-{
-	if (look)
-		fs_attempt_free(&look->attempt);
-}
-
-static void read_trace(struct fs_attempt *attempt)
-{
-	struct look *look = coord_container(attempt, struct look, attempt);
-	look->status = fs_trace_read(look->pid, &look->trace, &look->parent);
-}
-
-/* As fs_trace_read, with a time limit. */
-static bool trace_in_time(struct walk *walk, int32_t pid, struct user *user, struct fs_trace *ret)
-{
-	struct look *look = look_at(walk, pid, user, read_trace);
-	bool known = look && look->status == 0;
-	if (known)
-		*ret = look->trace;
-	look_end(look);
-	return known;
-}
-
-static struct user *user_find(struct walk *walk, uint32_t uid)
-{
-	for (size_t i = 0; i < walk->users_len; i++)
-		if (walk->users[i].uid == uid)
-			return &walk->users[i];
-	return NULL;
-}
-
-/* The user of a process, if he lost something. */
-static struct user *user_of(struct walk *walk, int32_t pid)
-{
-	uint32_t uids[2];
-	if (!fs_process_uids(pid, uids))
-		return NULL;
-	struct user *user = user_find(walk, uids[0]);
-	return user ? user : user_find(walk, uids[1]);
-}
-
-/* A thread opened or locked: the process is what descriptors and children belong to. */
-static void trace_to_process(struct walk *walk, struct fs_trace *trace)
-{
-	struct fs_trace now;
-	int32_t tgid = trace->pid ? fs_process_of(trace->pid) : 0;
-	struct user *user = tgid && tgid != trace->pid ? user_of(walk, tgid) : NULL;
-	if (!user || !trace_in_time(walk, trace->pid, user, &now) || now.start != trace->start ||
-		!trace_in_time(walk, tgid, user, &now))
-		return;
-	trace->pid = tgid;
-	trace->start = now.start;
 }
 
 /* ---- Descriptors ---- */
@@ -266,7 +198,7 @@ static bool is_same_file(int32_t pid, int a, int b)
 }
 
 /* How many handles of the inode a process has open. */
-static size_t count_handles(const struct walk *walk, int32_t pid, uint64_t ino)
+static size_t count_handles(struct look *look, int32_t pid, uint64_t ino)
 {
 	char path[64];
 	const struct dirent *entry;
@@ -275,9 +207,10 @@ static size_t count_handles(const struct walk *walk, int32_t pid, uint64_t ino)
 	snprintf(path, sizeof(path), "/proc/%" PRId32 "/fdinfo", pid);
 	DIR *dir = opendir(path);
 	while (dir && len < FDS_MAX && (entry = readdir(dir))) {
+		fs_attempt_progress(&look->attempt);
 		if (!isdigit((unsigned char)*entry->d_name) ||
 			fs_process_fd_ino(pid, entry->d_name) != ino ||
-			!fd_is_ours(walk, pid, entry->d_name, ino))
+			!fd_is_ours(look->walk, pid, entry->d_name, ino))
 			continue;
 		size_t i = 0;
 		fds[len] = atoi(entry->d_name);
@@ -293,10 +226,9 @@ static size_t count_handles(const struct walk *walk, int32_t pid, uint64_t ino)
 
 /* ---- Processes ---- */
 
-static bool uid_is(int32_t pid, uint32_t uid)
+static bool uid_is_of(const uint32_t uids[2], uint32_t uid)
 {
-	uint32_t uids[2];
-	return fs_process_uids(pid, uids) && (uids[0] == uid || uids[1] == uid);
+	return uids[0] == uid || uids[1] == uid;
 }
 
 static int compare_bystanders(const void *a, const void *b)
@@ -307,10 +239,19 @@ static int compare_bystanders(const void *a, const void *b)
 	return (x->pid > y->pid) - (x->pid < y->pid);
 }
 
-/* How many handles of the inode, of those that lost nothing, the process opened. */
-static size_t count_bystanding(const struct walk *walk, const struct fs_trace *now, uint64_t ino)
+/* Did the process with that number start then? It is asked only of those with the right number: that may hang. */
+static bool started(struct look *look, int32_t pid, uint64_t start)
 {
-	const struct bystander key = {.ino = ino, .pid = now->pid}, *found, *end;
+	if (look->last.pid != pid && fs_trace_read(pid, &look->last, NULL) < 0)
+		look->last = (struct fs_trace){0};
+	return look->last.pid == pid && look->last.start == start;
+}
+
+/* How many handles of the inode, of those that lost nothing, the process opened. */
+static size_t count_bystanding(struct look *look, int32_t pid, uint64_t ino)
+{
+	const struct walk *walk = look->walk;
+	const struct bystander key = {.ino = ino, .pid = pid}, *found, *end;
 	size_t count = 0;
 	if (!walk->bystanders_len)
 		return 0;
@@ -320,43 +261,35 @@ static size_t count_bystanding(const struct walk *walk, const struct fs_trace *n
 	while (found && found > walk->bystanders && !compare_bystanders(found - 1, &key))
 		found--;
 	for (; found && found < end && !compare_bystanders(found, &key); found++)
-		count += found->start == now->start;
+		count += started(look, pid, found->start);
 	return count;
-}
-
-static bool is_process(const struct fs_trace *now, const struct fs_trace *trace)
-{
-	return trace->pid && now->pid == trace->pid && now->start == trace->start;
 }
 
 /* The trace for which the process is to be signalled, or NULL. Of itself and its ancestors the nearest that opened or took
  * a handle decides. One that opened others may have, beside these, inherited the one that was lost: then
  * those above it decide. */
-static const struct fs_trace *matches(const struct walk *walk, const struct fs_trace *process,
-	int32_t parent, const struct target *target)
+static const struct fs_trace *matches(struct look *look, const struct target *target)
 {
 	static const struct fs_trace none;
-	struct fs_trace now = *process;
 	const struct fs_trace *traces[2];
+	int32_t pid = look->pid;
 	for (int i = 0; i < 2; i++)
-		traces[i] = target->traces[i].pid && uid_is(now.pid, target->traces[i].uid)
-				    ? &target->traces[i]
-				    : &none;
+		traces[i] =
+			uid_is_of(look->uids, target->traces[i].uid) ? &target->traces[i] : &none;
 	if (!traces[0]->pid && !traces[1]->pid)
 		return NULL;
-	for (int depth = 0; depth < DEPTH_MAX; depth++) {
+	for (int depth = 0; pid > 1 && depth < DEPTH_MAX; depth++) {
 		for (int i = 0; i < 2; i++)
-			if (is_process(&now, traces[i]))
+			if (traces[i]->pid == pid && started(look, pid, traces[i]->start))
 				return traces[i];
-		size_t others = count_bystanding(walk, &now, target->ino);
-		if (others && count_handles(walk, now.pid, target->ino) <= others)
+		size_t others = count_bystanding(look, pid, target->ino);
+		if (others && count_handles(look, pid, target->ino) <= others)
 			return NULL;
-		if (parent <= 1 || fs_trace_read(parent, &now, &parent) < 0)
-			break;
+		pid = fs_parent_of(pid);
 	}
 	for (int i = 0; i < 2; i++)
-		if (traces[i]->pid &&
-			(process->pgrp == traces[i]->pgrp || process->sid == traces[i]->sid))
+		if (traces[i]->pid && (getpgid(look->pid) == traces[i]->pgrp ||
+					      getsid(look->pid) == traces[i]->sid))
 			return traces[i];
 	return NULL;
 }
@@ -386,89 +319,185 @@ static bool is_waiting(const struct walk *walk, int32_t pid)
 	return found;
 }
 
-/* Without memory it is not signalled. */
-static bool add_victim(struct victims *victims, struct victim victim)
+/* ---- Looks ---- */
+
+static void look_done(struct fs_attempt *attempt)
 {
-	if (victims->len == victims->size) {
-		size_t size = victims->size ? 2 * victims->size : 8;
-		struct victim *list = realloc(victims->list, size * sizeof(*list));
-		if (!list)
-			return false;
-		victims->list = list;
-		victims->size = size;
-	}
-	victims->list[victims->len++] = victim;
-	return true;
+	struct look *look = coord_container(attempt, struct look, attempt);
+	atomic_store(&look->looks->pids[look->slot], 0);
+	looks_unref(look->looks);
+	walk_unref(look->walk);
+	free(look->hits);
+	free(look);
 }
 
-static void look_at_targets(struct look *look, uint64_t ino)
+static void add_hit(struct look *look, struct target *target, uint32_t uid)
 {
-	const struct target *end = look->walk->targets + look->walk->targets_len;
-	for (struct target *target = target_find(look->walk, ino);
-		target && target < end && target->ino == ino; target++) {
-		const struct fs_trace *trace =
-			matches(look->walk, &look->trace, look->parent, target);
-		if (trace)
-			add_victim(&look->victims, (struct victim){.pid = look->pid,
-							   .start = look->trace.start,
-							   .uid = trace->uid,
-							   .target = target});
+	if (look->hits_len == look->hits_size) {
+		size_t size = look->hits_size ? 2 * look->hits_size : 4;
+		struct target **hits = realloc(look->hits, size * sizeof(struct target *));
+		look->full = !hits;
+		if (!hits)
+			return;
+		look->hits = hits;
+		look->hits_size = size;
 	}
+	if (look->hits_len == 0)
+		look->uid = uid;
+	look->hits[look->hits_len++] = target;
 }
 
 /* Which of the losses a process is to be signalled for. */
 static void look_through(struct fs_attempt *attempt)
 {
 	struct look *look = coord_container(attempt, struct look, attempt);
+	const struct walk *walk = look->walk;
+	const struct target *end = walk->targets + walk->targets_len;
 	char path[64];
 	const struct dirent *entry;
-	if (fs_trace_read(look->pid, &look->trace, &look->parent) < 0)
-		return;
 	snprintf(path, sizeof(path), "/proc/%" PRId32 "/fdinfo", look->pid);
 	DIR *dir = opendir(path);
 	while (dir && (entry = readdir(dir))) {
+		fs_attempt_progress(attempt);
 		bool is_fd = isdigit((unsigned char)*entry->d_name);
 		uint64_t ino = is_fd ? fs_process_fd_ino(look->pid, entry->d_name) : 0;
-		if (ino && target_find(look->walk, ino) &&
-			fd_is_ours(look->walk, look->pid, entry->d_name, ino))
-			look_at_targets(look, ino);
+		struct target *target = ino ? target_find(walk, ino) : NULL;
+		if (!target || !fd_is_ours(walk, look->pid, entry->d_name, ino))
+			continue;
+		for (; target < end && target->ino == ino; target++) {
+			const struct fs_trace *trace = matches(look, target);
+			if (trace)
+				add_hit(look, target, trace->uid);
+		}
 	}
 	if (dir)
 		closedir(dir);
-	if (is_waiting(look->walk, look->pid))
-		look->victims.len = 0;
+	if (look->hits_len && is_waiting(walk, look->pid))
+		look->hits_len = 0;
 }
 
-/* It may have lost several, and is signalled once. */
-static void visit_process(struct walk *walk, int32_t pid)
+/* A place for a look at that process: -EBUSY: one hangs already; -EAGAIN: too many of that user's do. */
+static int looks_take(struct looks *looks, int32_t pid, uint32_t uid, size_t *ret_slot)
 {
-	struct user *user = user_of(walk, pid);
-	struct look *look = user ? look_at(walk, pid, user, look_through) : NULL;
-	for (size_t i = 0; look && i < look->victims.len; i++)
-		look->victims.list[i].target->found = true;
-	if (look && look->victims.len > 0 && !add_victim(&walk->victims, look->victims.list[0]))
-		coord_log(LOG_ERR, "on_loss: out of memory");
-	look_end(look);
+	size_t of_user = 0, free_slot = HUNG_MAX;
+	for (size_t i = 0; i < HUNG_MAX; i++) {
+		int other = atomic_load(&looks->pids[i]);
+		if (other == pid)
+			return -EBUSY;
+		of_user += other && looks->uids[i] == uid;
+		if (!other)
+			free_slot = i;
+	}
+	if (free_slot == HUNG_MAX || of_user == HUNG_USER_MAX)
+		return -EAGAIN;
+	looks->uids[free_slot] = uid;
+	atomic_store(&looks->pids[free_slot], pid);
+	*ret_slot = free_slot;
+	return 0;
+}
+
+static void tell_passed(struct user *user, int32_t pid, bool others)
+{
+	if (!others || !user->told)
+		coord_log(LOG_WARNING,
+			"on_loss: process %" PRId32 " cannot be looked at%s: passed over%s", pid,
+			others ? "" : ", maybe it hangs in execve",
+			others ? ", as are others of its user" : "");
+	user->told |= others;
+}
+
+/* Looks at a process, which counts for that user. NULL: it was passed over. */
+static struct look *look_at(
+	struct walk *walk, int32_t pid, const uint32_t uids[2], struct user *user)
+{
+	size_t slot;
+	int r = looks_take(walk->looks, pid, user->uid, &slot);
+	if (r == -EAGAIN)
+		tell_passed(user, pid, true);
+	if (r)
+		return NULL;
+	struct look *look = calloc(1, sizeof(*look));
+	if (!look) {
+		atomic_store(&walk->looks->pids[slot], 0);
+		walk->full = true;
+		return NULL;
+	}
+	look->attempt.fn = look_through;
+	look->attempt.done = look_done;
+	look->walk = walk;
+	look->looks = walk->looks;
+	look->slot = slot;
+	look->pid = pid;
+	memcpy(look->uids, uids, sizeof(look->uids));
+	atomic_fetch_add(&walk->refs, 1);
+	atomic_fetch_add(&walk->looks->refs, 1);
+	r = fs_attempt(&look->attempt, user->hung < HASTY_FROM ? LOOK_MS : HASTY_MS);
+	if (r == 0)
+		return look;
+	user->hung += r == -ETIMEDOUT;
+	if (r == -ETIMEDOUT)
+		tell_passed(user, pid, false);
+	else
+		walk->full = true;
+	return NULL;
 }
 
 /* ---- Signalling ---- */
 
 /* Only when all are known: a descendant is none any more when its parent has ended. By then it may be
  * another user's (su, sudo). */
-static void signal_victim(struct walk *walk, const struct victim *victim)
+static void signal_victims(struct walk *walk)
 {
-	struct fs_trace now;
-	struct user *user = user_find(walk, victim->uid);
-	_cleanup_close_ int pidfd = (int)syscall(SYS_pidfd_open, victim->pid, 0);
-	if (pidfd < 0 || !user || !trace_in_time(walk, victim->pid, user, &now) ||
-		now.start != victim->start || !uid_is(victim->pid, victim->uid))
+	uint32_t uids[2];
+	for (size_t i = 0; i < walk->victims_len; i++) {
+		const struct victim *victim = &walk->victims[i];
+		_cleanup_close_ int pidfd = victim->pidfd;
+		if (!fs_process_uids(victim->pid, uids) || !uid_is_of(uids, victim->uid))
+			continue;
+		if (syscall(SYS_pidfd_send_signal, pidfd, walk->signum, NULL, 0) == 0)
+			coord_log(LOG_NOTICE, "%s was lost: signal %d to process %" PRId32,
+				victim->target->path, walk->signum, victim->pid);
+		else if (errno != ESRCH)
+			coord_log(LOG_WARNING, "%s was lost, but process %" PRId32 ": %s",
+				victim->target->path, victim->pid, strerror(errno));
+	}
+	walk->victims_len = 0;
+}
+
+static struct user *user_find(struct walk *walk, uint32_t uid)
+{
+	for (size_t i = 0; i < walk->users_len; i++)
+		if (walk->users[i].uid == uid)
+			return &walk->users[i];
+	return NULL;
+}
+
+/* It may have lost several, and is signalled once. */
+static void visit_process(struct walk *walk, int32_t pid)
+{
+	uint32_t uids[2];
+	if (!fs_process_uids(pid, uids))
 		return;
-	if (syscall(SYS_pidfd_send_signal, pidfd, walk->signum, NULL, 0) == 0)
-		coord_log(LOG_NOTICE, "%s was lost: signal %d to process %" PRId32,
-			victim->target->path, walk->signum, victim->pid);
-	else if (errno != ESRCH)
-		coord_log(LOG_WARNING, "%s was lost, but process %" PRId32 ": %s",
-			victim->target->path, victim->pid, strerror(errno));
+	struct user *user = user_find(walk, uids[0]);
+	if (!user)
+		user = user_find(walk, uids[1]);
+	int pidfd = user ? (int)syscall(SYS_pidfd_open, pid, 0) : -1;
+	struct look *look = pidfd < 0 ? NULL : look_at(walk, pid, uids, user);
+	for (size_t i = 0; look && i < look->hits_len; i++)
+		look->hits[i]->found = true;
+	if (look && look->hits_len) {
+		if (walk->victims_len == VICTIMS_MAX)
+			signal_victims(walk);
+		walk->victims[walk->victims_len++] = (struct victim){
+			.pid = pid, .pidfd = pidfd, .uid = look->uid, .target = look->hits[0]};
+		pidfd = -1;
+	}
+	if (look) {
+		walk->full |= look->full;
+		fs_attempt_free(&look->attempt);
+	}
+	if (pidfd >= 0)
+		close(pidfd);
 }
 
 /* ---- The walk ---- */
@@ -484,27 +513,12 @@ static int compare_targets(const void *a, const void *b)
 static void find_users(struct walk *walk)
 {
 	walk->users = calloc(2 * walk->targets_len + 1, sizeof(*walk->users));
+	walk->full = !walk->users;
 	for (size_t i = 0; walk->users && i < 2 * walk->targets_len; i++) {
 		const struct fs_trace *trace = &walk->targets[i / 2].traces[i % 2];
 		if (trace->pid && !user_find(walk, trace->uid))
 			walk->users[walk->users_len++].uid = trace->uid;
 	}
-}
-
-static void find_processes(struct walk *walk)
-{
-	for (size_t i = 0; i < walk->targets_len; i++)
-		for (int k = 0; k < 2; k++)
-			trace_to_process(walk, &walk->targets[i].traces[k]);
-	for (size_t i = 0; i < walk->bystanders_len; i++) {
-		struct bystander *other = &walk->bystanders[i];
-		struct fs_trace trace = {.pid = other->pid, .start = other->start};
-		trace_to_process(walk, &trace);
-		other->pid = trace.pid;
-		other->start = trace.start;
-	}
-	qsort(walk->bystanders, walk->bystanders_len, sizeof(*walk->bystanders),
-		compare_bystanders);
 }
 
 static void tell_unfound(const struct walk *walk)
@@ -532,7 +546,8 @@ static void walk_work(struct coord_job *job)
 	struct walk *walk = coord_container(job, struct walk, job);
 	const struct dirent *entry;
 	find_users(walk);
-	find_processes(walk);
+	qsort(walk->bystanders, walk->bystanders_len, sizeof(*walk->bystanders),
+		compare_bystanders);
 	qsort(walk->waiting, walk->waiting_len, sizeof(*walk->waiting), compare_pids);
 	DIR *dir = opendir("/proc");
 	if (!dir) {
@@ -545,8 +560,9 @@ static void walk_work(struct coord_job *job)
 			visit_process(walk, pid);
 	}
 	closedir(dir);
-	for (size_t i = 0; i < walk->victims.len; i++)
-		signal_victim(walk, &walk->victims.list[i]);
+	signal_victims(walk);
+	if (walk->full)
+		coord_log(LOG_ERR, "on_loss: out of memory or threads: processes were passed over");
 	if (!walk->over)
 		tell_unfound(walk);
 }
@@ -627,6 +643,7 @@ static struct walk *walk_new(struct fs_onloss *onloss)
 	walk->major = onloss->major;
 	walk->minor = onloss->minor;
 	walk->signum = onloss->signum;
+	walk->looks = onloss->looks;
 	walk->over = onloss->fs->over;
 	walk->job.work = walk_work;
 	walk->job.done = walk_done;
@@ -690,8 +707,13 @@ int fs_onloss_new(struct fs *fs)
 	if (!fs->options.on_loss)
 		return 0;
 	struct fs_onloss *onloss = calloc(1, sizeof(*onloss));
-	if (!onloss)
+	struct looks *looks = onloss ? calloc(1, sizeof(*looks)) : NULL;
+	if (!looks) {
+		free(onloss);
 		return -ENOMEM;
+	}
+	atomic_init(&looks->refs, 1);
+	onloss->looks = looks;
 	onloss->fs = fs;
 	onloss->signum = fs->options.on_loss;
 	onloss->task.fn = walk_submit;
@@ -699,6 +721,7 @@ int fs_onloss_new(struct fs *fs)
 	if (r == 0)
 		r = coord_worker_new(fs->loop, "on_loss", &onloss->worker);
 	if (r < 0) {
+		looks_unref(looks);
 		free(onloss);
 		return r;
 	}
@@ -716,5 +739,6 @@ void fs_onloss_free(struct fs *fs)
 	coord_worker_free(onloss->worker);
 	/* The answers of the last walks are still in the loop. */
 	coord_loop_run(fs->loop);
+	looks_unref(onloss->looks);
 	free(onloss);
 }

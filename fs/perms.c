@@ -7,6 +7,7 @@
 #include "fs/tree.h"
 
 #include <assert.h>
+#include <sys/resource.h>
 
 /* One of the caller's supplementary groups? 1, 0, or -errno where they cannot be read. */
 static int in_group(fuse_req_t req, uint32_t gid)
@@ -102,9 +103,22 @@ static void uid_check(struct fs_uid *uid)
 	free(uid);
 }
 
-bool fs_uid_handle(struct fs_uid *uid)
+void fs_limits_init(struct fs *fs)
 {
-	if (uid && uid->handles >= FS_HANDLES_MAX)
+	struct rlimit files;
+	uint32_t each = coord_config_of(fs->coord)->driver->grant_fds;
+	fs->handles_max = FS_HANDLES_MAX;
+	if (!each || getrlimit(RLIMIT_NOFILE, &files))
+		return;
+	/* A lock takes a handle at least. */
+	uint64_t share = files.rlim_cur / FS_FILES_SHARE / each;
+	if (share < fs->handles_max)
+		fs->handles_max = (uint32_t)share;
+}
+
+bool fs_uid_handle(struct fs *fs, struct fs_uid *uid)
+{
+	if (uid && uid->handles >= fs->handles_max)
 		return false;
 	if (uid)
 		uid->handles++;

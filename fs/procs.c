@@ -44,11 +44,10 @@ int fs_trace_read(int32_t pid, struct fs_trace *ret, int32_t *ret_parent)
 	const char *at = strrchr(text, ')');
 	int32_t parent;
 	struct fs_trace trace = {.pid = pid};
-	if (!at ||
-		sscanf(at + 1,
-			" %*c %" SCNd32 " %" SCNd32 " %" SCNd32
-			" %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %*d %" SCNu64,
-			&parent, &trace.pgrp, &trace.sid, &trace.start) != 4)
+	if (!at || sscanf(at + 1,
+			   " %*c %" SCNd32 " %" SCNd32 " %" SCNd32
+			   " %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %" SCNu64,
+			   &parent, &trace.pgrp, &trace.sid, &trace.start) != 4)
 		return -EBADMSG;
 	*ret = trace;
 	if (ret_parent)

@@ -23,6 +23,7 @@
 #include "fs/mountinfo.h"
 
 #define BATCH_MAX 64 /* requests a wake */
+#define BATCH_US 5000 /* after that the rest waits for sockets and timers */
 #define TIMERS_EACH 16 /* requests between two looks at the clock */
 #define BUSY_US 20
 #define BACKGROUND_MAX 65535
@@ -138,8 +139,11 @@ static void session_readable(void *user, int status)
 {
 	struct fs *fs = user;
 	uint32_t pending = fs->pending;
+	uint64_t end_us = coord_now_us(fs->loop) + BATCH_US;
 	int r = status < 0 ? -ENODEV : 1;
 	for (unsigned i = 0; r > 0 && i < BATCH_MAX && !fs->over; i++) {
+		if (i > 0 && coord_now_us(fs->loop) >= end_us)
+			break;
 		r = receive(fs, i);
 		if (r == 0 && i > 0 && fs->busy_us && fs->pending <= pending)
 			r = receive_soon(fs, i);
@@ -200,6 +204,7 @@ static int session_new(struct fs *fs)
 int fs_mount(struct fs *fs, struct coord *coord)
 {
 	fs->coord = coord;
+	fs_limits_init(fs);
 	int r = session_new(fs);
 	if (r < 0)
 		return r;
@@ -276,6 +281,8 @@ void fs_unmount(struct fs *fs)
 	else if (fs->mounted)
 		disconnect(fs);
 	fs->mounted = false;
+	/* Those who were told get their signals however this ends. */
+	fs_onloss_free(fs);
 }
 
 void fs_session_free(struct fs *fs)

@@ -36,7 +36,8 @@
 
 /* Limits for each uid but root. A waiter costs the daemon less than 1 KiB. */
 #define FS_WAITERS_MAX 65536 /* blocked flock and fcntl requests: ENOLCK */
-#define FS_HANDLES_MAX 65536 /* open files and directories: ENFILE */
+#define FS_HANDLES_MAX 65536 /* open files and directories: ENFILE; see fs->handles_max */
+#define FS_FILES_SHARE 4 /* of the daemon's open files one uid may use that part for locks */
 /* What its handles keep: listings (ENFILE), contents that were read or written (EDQUOT). Nothing is added
  * to that much, so there may be one piece more. */
 #define FS_BYTES_MAX (64 << 20)
@@ -260,6 +261,7 @@ struct fs {
 	struct coord_list unhashed; /* removed, but known to the kernel or open */
 	struct coord_list calls, waits;
 	uint32_t pending; /* how many are in these */
+	uint32_t handles_max; /* for each uid */
 	struct coord_list uids;
 	struct coord_table made; /* groups.c: who made a group here */
 	struct coord_req *made_sweep;
@@ -390,7 +392,8 @@ bool fs_may_write_file(fuse_req_t, bool default_answer);
 /* Is the caller that uid (UINT32_MAX: nobody's), the mount's owner or root? */
 bool fs_may_undo(fuse_req_t, uint32_t uid);
 struct fs_uid *fs_uid_get(struct fs *, uint32_t uid); /* NULL: not limited, or no memory */
-bool fs_uid_handle(struct fs_uid *); /* false: at the limit */
+void fs_limits_init(struct fs *); /* with fs->coord */
+bool fs_uid_handle(struct fs *, struct fs_uid *); /* false: at the limit */
 void fs_uid_handle_done(struct fs *, struct fs_uid *);
 /* A handle keeps so many bytes instead of others. false: its uid is at the limit, nothing is charged. */
 bool fs_charge(struct fs_handle *, size_t before, size_t after);
@@ -411,6 +414,7 @@ struct fs_holding {
 	uint8_t flock, posix; /* enum coord_mode: what each of the two asked for and has */
 	bool owned; /* owner is set: fcntl uses it */
 	bool dropped; /* rm took it: as if lost, but it may be locked again */
+	bool bound; /* a membership, which ends with it */
 	uint32_t taker_pid, taker_uid;
 	struct fs_trace *taker; /* with on_loss */
 };
@@ -493,8 +497,8 @@ void fs_about_changed(struct fs *);
 /* ---- onloss ---- */
 int fs_onloss_new(struct fs *); /* after mounting; nothing without on_loss */
 void fs_onloss_free(struct fs *);
-/* Remembers a process; NULL without on_loss, or if it cannot be read. */
-struct fs_trace *fs_trace_new(struct fs *, int32_t pid, uint32_t uid);
+/* Remembers the process of the thread that made the request at hand; NULL without on_loss, or if it cannot be read. */
+struct fs_trace *fs_trace_new(struct fs *, int32_t tid, uint32_t uid);
 void fs_onloss_signal(struct fs *, struct fs_holding *);
 
 /* ---- session ---- */

@@ -17,6 +17,7 @@ struct fs_wait {
 	struct fs_holding *holding;
 	struct fs_call *call; /* O_EXCL: the CREATE that it is for; it owns the wait */
 	struct fs_uid *uid; /* who is charged for it */
+	struct fs_trace *taker; /* with on_loss */
 	struct coord_req *join; /* a member that is flocked is being joined */
 	uint8_t mode; /* enum coord_mode */
 	bool posix, blocking, running, registered, interrupted;

@@ -331,6 +331,7 @@ const struct coord_driver coord_driver_file = {
 	.loss = {COORD_LOSS_PROCESS, COORD_LOSS_PROCESS, COORD_LOSS_PROCESS, COORD_LOSS_PROCESS},
 	.session_size = sizeof(struct file_session),
 	.grant_size = sizeof(struct file_grant),
+	.grant_fds = 2, /* on which it is locked, and one that watches it */
 	.op_size = sizeof(struct file_op),
 	.value_max = (1u << 20) + 16, /* 1 MiB of text, and the head of a msgpack value */
 	.poll_ms = FILE_POLL_MS,

@@ -166,6 +166,9 @@ class History:
             # What Python was told is what was true when its request was sent; only what it checked counts.
             if hold.python and not hold.checked:
                 continue
+            # Nor can a command tell whether its daemon died between the grant and its first line.
+            if hold.run and self.excuse(hold, hold.got, hold.got):
+                continue
             before = active[hold.lock] = [h for h in active[hold.lock] if h.clean > hold.got]
             found += [f"two hold for {min(h.clean, hold.clean) - hold.got:.3f} s: {h!r}; {hold!r}"
                       for h in before if h.excludes(hold)]

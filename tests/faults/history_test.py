@@ -202,6 +202,13 @@ class Checker(unittest.TestCase):
         late, excused = history.History(events + [{"e": "stall", "t": 4, "begin": 4, "end": 5}]).notices()
         self.assertEqual((late, len(excused)), ([], 1))
 
+    def test_command_that_begins_after_the_next(self):
+        events = hold("b", 0.5, 3, 3.1, 12, mount=1) + self.command("a.0.1", 1, 1.1)
+        self.assertEqual(len(history.History(events).exclusion()), 1)
+        for kind, leased, wrong in (("daemon-kill", False, 0), ("daemon-kill", True, 1), ("daemon-stop", False, 1)):
+            self.assertEqual(len(history.History(events + [fault(kind, "mount 0", 0.4, 6)], leased=leased).exclusion()),
+                             wrong, (kind, leased))
+
     def test_command_that_ends_by_itself_without_its_last_word(self):
         self.assertEqual(len(history.History(self.command("a.0.1", 1, 5, code=0)).wrong), 1)
 

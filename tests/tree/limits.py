@@ -4,6 +4,7 @@ import errno
 import fcntl
 import os
 import resource
+import subprocess
 
 import lib
 from lib import EX, UN
@@ -77,6 +78,24 @@ class Bytes(lib.Case):
         for fd in fds[:2]:
             self.alice.close(fd)
         self.assertEqual(len(self.alice.listdir(self.a("groups/g"))), 2000)
+
+
+class Files(lib.Case):
+    """Where a lock takes open files of the daemon, one user cannot take them all."""
+
+    def test_locks(self):
+        store, path = (lib.tempfile.mkdtemp(prefix=name, dir=lib.WORK) for name in ("store", "m"))
+        self.spawn("prlimit", "--nofile=2000", lib.TOOZFS, "file://" + store, path, "-o",
+                   "foreground,allow_other,umask=0", stderr=subprocess.DEVNULL)
+        self.addCleanup(lib.sh, 'umount -l "$1"', path)
+        lib.wait_until(lambda: lib.mounted(path), "the mount")
+        locks = os.path.join(path, "locks/")
+        alice, bob = self.agent(ALICE), self.agent(BOB)
+        count = until_refused(errno.ENFILE, lambda i: alice.open_flock(f"{locks}{i}", RW, EX), 1000)
+        self.assertIn(count, range(200, 251))
+        for i in range(100):
+            bob.open_flock(f"{locks}b{i}", RW, EX)
+        self.assertEqual(len(os.listdir(locks)), count + 100)
 
 
 class Cost(lib.Case):

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """on_loss=: who is signalled when a lock is lost, and who is not."""
+import contextlib
 import os
+import re
 import signal
 import subprocess
 
@@ -140,6 +142,39 @@ class Kernel(Base):
         self.answered_without_daemon(ino)
 
 
+class Taker(Base):
+    def test_who_asked_last_and_execs(self):
+        """Of one handle: his execve closes files of ours, and the first of them grants the other what he asked for."""
+        process = self.spawn("/usr/bin/python3", "-c", """
+import fcntl, os, signal, sys, time
+path = sys.argv[1]
+held = os.open(path, os.O_RDWR | os.O_CREAT)
+fcntl.lockf(held, fcntl.LOCK_EX)
+shared = os.open(path, os.O_RDWR)
+more = [os.open(path, os.O_RDWR) for _ in range(200)]
+child = os.fork()
+if child == 0:
+    print(os.getpid(), flush=True)
+    fcntl.flock(shared, fcntl.LOCK_EX)
+    print("granted", flush=True)
+    signal.pause()
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+print("ready", flush=True)
+signal.sigwait([signal.SIGUSR1])
+try:
+    fcntl.flock(shared, fcntl.LOCK_EX | fcntl.LOCK_NB)
+except BlockingIOError:
+    os.execv("/bin/sleep", ["sleep", "70"])
+""", self.lock, stdout=subprocess.PIPE, start_new_session=True)
+        self.addCleanup(os.killpg, process.pid, signal.SIGKILL)
+        child = int((process.stdout.readline() + process.stdout.readline()).replace(b"ready\n", b""))
+        lib.wait_until(lambda: lib.in_lock_request(child), "the wait")
+        os.kill(process.pid, signal.SIGUSR1)
+        self.assertEqual(process.stdout.readline(), b"granted\n")
+        self.lose()
+        self.signalled(child)
+
+
 class Stuck(Base):
     """A process that hangs in execve, as another mount's daemon does not answer, and that cannot be looked at."""
 
@@ -191,7 +226,14 @@ os.execv("/bin/sleep", ["sleep", "70"])
         self.stop()
         for process in processes:
             os.kill(process.pid, signal.SIGUSR1)
+        for process in processes[-2:]:
             lib.wait_until(lambda p=process: self.cannot_be_looked_at(p.pid), "the hanging execve")
+
+    def passed(self):
+        """Whom the log says to have been passed over, in that order."""
+        return [int(pid) for pid in re.findall(
+            r"on_loss: process (\d+) cannot be looked at, maybe it hangs in execve: passed over\n",
+            self.mount.read_log())]
 
     def test_neither_the_walk_nor_the_end_waits(self):
         second = self.mount("locks/other")
@@ -201,9 +243,21 @@ os.execv("/bin/sleep", ["sleep", "70"])
         for agent, path in zip(holders, (self.lock, second)):
             self.lose(path)
             self.ended(agent)
-        self.logged(f"on_loss: process {stuck.pid} hangs in execve: passed over\n")
+        # As long as it hangs it costs no time again.
+        self.assertEqual(self.passed(), [stuck.pid])
         os.kill(self.mount.pid, signal.SIGTERM)
         self.assertEqual(self.mount.wait_exit(), 0)
+
+    def test_others_of_one_user(self):
+        """Before the holder, and after it, and whether they have anything to do with the lock."""
+        apart = self.EXEC.replace("for _ in range(2):", "for _ in ():")
+        before = [self.ready(apart) for _ in range(3)]
+        holder = self.holder(self.lock)
+        after = [self.ready(self.EXEC) for _ in range(3)]
+        self.hang(*before, *after)
+        self.lose()
+        self.ended(holder)
+        self.assertEqual(self.passed(), [p.pid for p in before + after])
 
     def test_processes_of_another_user(self):
         """However many of one's hang, the other's holder is signalled."""
@@ -212,10 +266,10 @@ os.execv("/bin/sleep", ["sleep", "70"])
         other = self.agent(uid=65534)
         for agent in (self.agent(), other):
             agent.open_flock(self.lock, os.O_RDWR | os.O_CREAT, lib.SH)
-        self.hang(*(self.ready(self.EXEC) for _ in range(3)))
+        self.hang(*[self.ready(self.EXEC) for _ in range(18)])
         self.lose()
         self.ended(other)
-        self.logged(": passed over, as are others of its user\n")
+        self.logged(" cannot be looked at: passed over, as are others of its user\n")
 
     def test_holder_that_hangs_with_an_epoll_descriptor(self):
         """Whoever reads what the kernel says of the descriptor waits for the poll."""
@@ -334,6 +388,78 @@ threading.Thread(target=work).start()
         self.lose()
         for holder in holders:
             self.assertEqual(holder.wait(lib.PATIENCE_S), -signal.SIGTERM)
+
+
+class Kin(Base):
+    """Processes are known by number and start, whatever they do since."""
+
+    def python(self, script, *args):
+        """Says a number when it is ready."""
+        process = self.spawn("/usr/bin/python3", "-c", script, self.lock, *args, stdout=subprocess.PIPE,
+                             start_new_session=True)
+
+        def end():
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        self.addCleanup(end)
+        return process, int(process.stdout.readline())
+
+    def test_job_of_a_holder_that_grows(self):
+        holder, job = self.python("""
+import fcntl, mmap, os, signal, sys
+fd = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
+fcntl.flock(fd, fcntl.LOCK_EX)
+ready, go = os.pipe()
+job = os.fork()
+if job == 0:
+    os.setsid()
+    os.write(go, b"x")
+    signal.pause()
+os.read(ready, 1)
+more = mmap.mmap(-1, 1 << 20)
+print(job, flush=True)
+signal.pause()
+""")
+        self.lose()
+        self.assertEqual(holder.wait(lib.PATIENCE_S), -signal.SIGTERM)
+        self.signalled(job)
+        self.signalled(holder.pid)
+
+    def inherited_from_a_thread(self, uid):
+        """A threaded process of that user, of the holder's session, opens the file for itself, and another has that."""
+        self.mount = self.tree(options="on_loss=term,allow_other,umask=000")
+        self.lock = self.mount("locks/l")
+        holder, child = self.python("""
+import fcntl, os, signal, subprocess, sys, threading
+path, uid = sys.argv[1], int(sys.argv[2])
+ready, go = os.pipe()
+if os.fork() == 0:
+    if uid:
+        os.setuid(uid)
+    got = []
+    thread = threading.Thread(target=lambda: got.append(os.open(path, os.O_RDWR | os.O_CREAT)) or signal.pause())
+    thread.start()
+    while not got:
+        pass
+    child = subprocess.Popen(["sleep", "70"], pass_fds=got, user=None if uid else 65534)
+    os.write(go, b"%d\\n" % child.pid)
+    signal.pause()
+child = int(os.read(ready, 100))
+os.setuid(65534)
+fd = os.open(path, os.O_RDWR | os.O_CREAT)
+fcntl.flock(fd, fcntl.LOCK_EX)
+print(child, flush=True)
+signal.pause()
+""", str(uid))
+        self.lose()
+        self.assertEqual(holder.wait(lib.PATIENCE_S), -signal.SIGTERM)
+        self.spared(child)
+
+    def test_inherited_from_a_thread(self):
+        self.inherited_from_a_thread(65534)
+
+    def test_inherited_from_a_thread_of_another_user(self):
+        self.inherited_from_a_thread(0)
 
 
 class Nobody(Base):

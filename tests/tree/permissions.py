@@ -98,6 +98,31 @@ class Shared(lib.Case):
         os.unlink(self.a("locks/l"))
         self.fails(errno.EIO, self.alice.fsync, fd)
 
+    def test_who_may_end_shares(self):
+        """Of a lock that users share each may end his own, and the owner all."""
+        for first, second in ((self.alice, self.bob), (self.bob, self.alice)):
+            fds = {agent: agent.open_flock(self.a("locks/l"), RW, SH) for agent in (first, second)}
+            self.fails(NO, self.carol.unlink, self.a("locks/l"))
+            self.agent(BOB, groups=[OPS]).unlink(self.a("locks/l"))
+            self.fails(errno.EIO, self.bob.fsync, fds[self.bob])
+            self.alice.fsync(fds[self.alice])
+            os.unlink(self.a("locks/l"))
+            self.fails(errno.EIO, self.alice.fsync, fds[self.alice])
+            for agent, fd in fds.items():
+                agent.close(fd)
+
+    def test_who_may_bind_a_member(self):
+        """With the handle it would leave."""
+        self.alice.mkdir(self.a("groups/g"))
+        self.alice.write(self.a("groups/g/m"), b"x")
+        fd = self.bob.open(self.a("groups/g/m"), RW)
+        self.fails(NO, self.bob.flock, fd, EX | NB)
+        self.bob.close(fd)
+        self.assertEqual(os.listdir(self.a("groups/g")), ["m"])
+        fd = self.alice.open_flock(self.a("groups/g/m"), RW, EX | NB)
+        self.alice.close(fd)
+        lib.wait_until(lambda: not os.listdir(self.a("groups/g")), "the end of the member")
+
     def test_who_may_make_a_member_leave(self):
         self.alice.mkdir(self.a("groups/g"))
         for leaver in (self.alice, self.agent()):

@@ -185,7 +185,7 @@ class NoSyslog(ToSyslog):
         self.end()
 
 
-def mount_unread(case, url, options="foreground"):
+def mount_unread(case, url, options="foreground", blocking=True):
     """A mount in the foreground whose standard error is a pipe, full and not read: (daemon, directory, pipe)."""
     path = lib.tempfile.mkdtemp(prefix="m", dir=lib.WORK)
     ours, theirs = os.pipe()
@@ -197,6 +197,7 @@ def mount_unread(case, url, options="foreground"):
     text = b""
     while b", member " not in text:
         text += pipe.read(4096)
+    os.set_blocking(theirs, blocking)
     # Through a description of our own: the daemon's is to wait.
     again = os.open(f"/proc/self/fd/{theirs}", os.O_WRONLY | os.O_NONBLOCK)
     os.close(theirs)
@@ -210,8 +211,10 @@ def mount_unread(case, url, options="foreground"):
 
 
 class ToPipe(Holders):
+    blocking = True
+
     def setUp(self):
-        self.daemon, self.dir, self.pipe = mount_unread(self, "memory://unread")
+        self.daemon, self.dir, self.pipe = mount_unread(self, "memory://unread", blocking=self.blocking)
 
     def lines(self):
         """All until the daemon's end."""
@@ -248,6 +251,12 @@ class ToPipe(Holders):
         self.assertEqual(lost + dropped[0], count)
         self.assertGreaterEqual(lost, LINES_MAX)
         self.assertIn("the session is stopped", self.found[-1])
+
+
+class ToPipeThatDoesNotBlock(ToPipe):
+    """As of a supervisor that reads its services' output by an event loop."""
+
+    blocking = False
 
 
 def own_dev():

@@ -683,6 +683,24 @@ static void stop_of_a_session_that_ended(void **state)
 	}
 }
 
+/* When it is over nothing begins any more, whatever is heard then. */
+static void stop_without_answers(void **state)
+{
+	(void)state;
+	struct taker held, next;
+	stop_open(&held, &next);
+	sim_pause(&site.server_host, true);
+	assert_true(world_flag(&site.world, &CLIENT->stopped, 30000));
+	uint64_t closes = fake_server_ops(site.server, COORD_CALL_CLOSE);
+	sim_pause(&site.server_host, false);
+	fake_end_session(site.server, "m0");
+	fake_break(site.server, "m0", 50);
+	sim_run(SIM, 1000);
+	assert_non_null(strstr(said, "the session with the backend has ended"));
+	assert_int_equal(fake_server_ops(site.server, COORD_CALL_CLOSE), closes);
+	stop_ends(&held, &next);
+}
+
 /* Nobody holds: neither a waiter nor a lost handle that is old is waited for. */
 static void stop_without_holders(void **state)
 {
@@ -952,6 +970,7 @@ int main(void)
 		cmocka_unit_test(stop_of_several),
 		cmocka_unit_test(stop_in_a_hurry),
 		cmocka_unit_test(stop_of_a_session_that_ended),
+		cmocka_unit_test(stop_without_answers),
 		cmocka_unit_test(stop_without_holders),
 		cmocka_unit_test(stop_while_opening),
 		cmocka_unit_test(claim_here),
