@@ -73,12 +73,12 @@ class Variant:
             code = run(["meson", "setup", self.build, ROOT, *options])
         return code == 0 and run(["ninja", "-C", self.build]) == 0
 
-    def test(self, suites, long_runs):
+    def test(self, suites, long_runs, jobs):
         command = ["meson", "test", "-C", self.build, "--no-rebuild", "--print-errorlogs"]
         for suite in suites:
             command += ["--suite", suite]
         factor = self.slow * (20 if long_runs else 1)
-        command += ["--timeout-multiplier", str(factor)]
+        command += ["--timeout-multiplier", str(factor), "--num-processes", str(jobs)]
         env = dict(self.env, TOOZFS_LONG="1") if long_runs else self.env
         log = os.path.join(self.build, "meson-logs", "testlog.json")
         if os.path.exists(log):
@@ -126,6 +126,8 @@ def arguments():
     parser.add_argument("--no-sanitize", action="store_true")
     parser.add_argument("--no-install", action="store_true")
     parser.add_argument("--suite", action="append", default=[])
+    # Most tests wait for something, a lease or a server, most of the time.
+    parser.add_argument("--jobs", type=int, default=3 * len(os.sched_getaffinity(0)))
     parser.add_argument("--build-dir", default=os.path.join(ROOT, "build-tests"))
     return parser.parse_args()
 
@@ -155,7 +157,7 @@ def main():
         if not variant.make():
             print(f"\n== {variant.name}: does not build")
             return 1
-        code, results = variant.test(args.suite, args.long)
+        code, results = variant.test(args.suite, args.long, args.jobs)
         summaries.append((variant.name, results, reap(), time.monotonic() - start))
         good = good and code == 0
     for summary in summaries:

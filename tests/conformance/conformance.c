@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What every driver must do, tried through the core with two coordinators on the real loop.
+ * What every driver must do, tried through the core with two coordinators on one loop.
  *
  *   conformance [-r] [-o NAME=VALUE]... URL [TEST...]
  *

@@ -31,6 +31,9 @@ extern const struct coord_driver toozfs_driver __attribute__((weak));
 
 static bool fake_open(struct target *target, const char *name)
 {
+	sim_init(&target->sim, 1);
+	sim_loop_init(&target->sim, &target->sim_loop);
+	target->world = (struct world){.sim = &target->sim, .loop = &target->sim_loop.loop};
 	for (size_t i = 0; i < sizeof(fakes) / sizeof(*fakes); i++) {
 		if (strcmp(fakes[i].name, name) != 0)
 			continue;
@@ -53,10 +56,10 @@ bool target_open(struct target *target)
 {
 	_cleanup_free_ char *error = NULL;
 	struct coord_url url;
-	if (coord_loop_uv_new(&target->world.loop))
-		return false;
 	if (strncmp(target->url, "fake://", 7) == 0)
 		return fake_open(target, target->url + 7);
+	if (coord_loop_uv_new(&target->world.loop))
+		return false;
 	if (coord_url_parse(target->url, &url, &error) == 0) {
 		if (coord_driver_find(url.scheme, &target->driver, &error))
 			target->driver = NULL;
@@ -78,7 +81,10 @@ static int remove_one(const char *path, const struct stat *st, int type, struct 
 void target_close(struct target *target)
 {
 	fake_server_free(target->fake);
-	coord_loop_uv_free(target->world.loop);
+	if (target->world.sim)
+		sim_loop_done(&target->sim_loop);
+	else
+		coord_loop_uv_free(target->world.loop);
 	if (target->dir)
 		nftw(target->dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
 }

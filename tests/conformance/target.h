@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What a conformance program is pointed at: a driver, by a URL. file://TMP is a new directory, removed in
- * the end; fake://VARIANT a backend inside the program, see target.c.
+ * the end; fake://VARIANT a backend inside the program, see target.c, where time is simulated, too.
  */
 #ifndef CONFORMANCE_TARGET_H
 #define CONFORMANCE_TARGET_H
@@ -17,7 +17,9 @@ struct target {
 	struct coord_option options[TARGET_OPTIONS + 1];
 	size_t options_len;
 	bool required; /* that it is not there is a failure, not a reason to skip */
-	struct world world; /* the real loop */
+	struct world world; /* the real loop, or of the fake: */
+	struct sim sim;
+	struct sim_loop sim_loop;
 	struct fake_server *fake; /* NULL: a real driver */
 	const struct coord_driver *driver;
 };

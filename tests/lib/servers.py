@@ -25,6 +25,7 @@ import random
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -547,6 +548,14 @@ class ZooKeeper(Server):
     def answers(self):
         return self.mode() is not None
 
+    def decides(self):
+        """Does it open a session? That needs a majority, which a server can be cut off from without knowing."""
+        with socket.create_connection((self.host, self.port), 2.0) as s:
+            s.sendall(struct.pack(">iiqiqi16s?", 45, 0, 0, 4000, 0, 16, b"", False))
+            opened = len(s.recv(20, socket.MSG_WAITALL)) == 20
+            s.sendall(struct.pack(">iii", 8, 1, -11))  # and closes it
+        return opened
+
     def url(self, namespace=None, port=None, **options):
         options = {"namespace": namespace or self.namespace(), **options}
         return f"zookeeper://{self.host}:{port or self.port}" + query(options)
@@ -591,6 +600,23 @@ class Ensemble:
         old.kill()
         Sentinels._until(self.leader, "a new leader")
         return old
+
+    def revive(self):
+        """All of them, whatever was done to them; returns when one leads and all others follow it."""
+        for server in self.servers:
+            if server.process.poll() is not None:
+                server.spawn()
+            elif server.paused:
+                server.cont()
+        Sentinels._until(self._whole, "all servers of the ensemble")
+
+    def _whole(self):
+        try:
+            modes = sorted(str(server.mode()) for server in self.servers)
+            return (modes == ["follower"] * (len(modes) - 1) + ["leader"]
+                    and all(server.decides() for server in self.servers))
+        except OSError:
+            return False
 
     def namespace(self):
         self._names += 1
@@ -730,6 +756,11 @@ class PartedEnsemble(Ensemble):
 
     def heal(self, server):
         self.network.heal(self.servers.index(server))
+
+    def revive(self):
+        for server in self.servers:
+            self.heal(server)
+        super().revive()
 
     def stop(self):
         super().stop()

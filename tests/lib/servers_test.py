@@ -72,6 +72,9 @@ class Kinds(unittest.TestCase):
         site = self.start("zookeeper-ensemble")
         old = site.fail_over()
         self.assertIsNot(site.leader(), old)
+        site.leader().pause()
+        site.revive()
+        self.assertEqual(sorted(x.mode() for x in site.servers), ["follower", "follower", "leader"])
 
     def test_namespaces_differ(self):
         server = self.start("redis")

@@ -16,7 +16,8 @@ several processes open, lock, write and die.
 
 Environment: TOOZFS (the program), TOOZFS_TEST_LIMIT (seconds, default 120), TOOZFS_SLOW (a factor for
 all waits, for sanitizers and valgrind), TOOZFS_LONG=1 (the long form of a test), TOOZFS_STORE (redis or
-zookeeper: only the cases on that; without it, those on memory and file).
+zookeeper: only the cases on that; without it, those on memory and file), TOOZFS_PART=1/2 (the first of two parts of
+the cases, which is all of them in the parts together).
 """
 import contextlib
 import ctypes
@@ -605,7 +606,18 @@ class ZooKeeper(Served):
 
 
 class _Loader(unittest.TestLoader):
-    """Only the cases of the store that the environment names, or those that need no server."""
+    """Only the cases of the store that the environment names, or those that need no server; of them the part that
+    it names, where it names one."""
+
+    def loadTestsFromModule(self, module, *args, **keywords):  # noqa: N802, pylint: disable=invalid-name
+        found = super().loadTestsFromModule(module, *args, **keywords)
+        part, count = map(int, os.environ.get("TOOZFS_PART", "1/1").split("/"))
+        units = {}
+        for case in (case for cases in found for case in cases):
+            # What shares something that is costly to make stays together.
+            units.setdefault(getattr(case, "costly", case.id()), []).append(case)
+        units = sorted(units.values(), key=len, reverse=True)
+        return self.suiteClass(case for unit in units[part - 1::count] for case in unit)
 
     def loadTestsFromTestCase(self, testCaseClass):  # noqa: N802, pylint: disable=invalid-name
         if getattr(testCaseClass, "kind", "") != os.environ.get("TOOZFS_STORE", ""):

@@ -442,4 +442,4 @@ class Sharers(Base, lib.Case):
 
 
 if __name__ == "__main__":
-    lib.main()
+    lib.main(240)

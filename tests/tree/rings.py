@@ -530,4 +530,4 @@ class Trouble(lib.Case):
 
 
 if __name__ == "__main__":
-    lib.main()
+    lib.main(240)

@@ -996,4 +996,4 @@ class LeasedZooKeeper(Leased, Helper, servers_zookeeper.Own, trouble.Base, lib.C
 
 
 if __name__ == "__main__":
-    lib.main()
+    lib.main(240)

@@ -687,7 +687,8 @@ class Past(Own, trouble.Base, lib.Case):
         for agent in killed:
             agent.kill()
         self.server.cont()
-        self.state(b, "connected")
+        for tree in (self.a, b):
+            self.state(tree, "connected")
         watch = lib.Stopwatch()
         for agent in waits:
             agent.result()

@@ -7,6 +7,7 @@ import re
 import resource
 import struct
 import time
+import unittest
 
 import lib
 import proxy
@@ -501,16 +502,16 @@ class Many(Own, trouble.Base, lib.Case):
 
 
 class Several(lib.Case):
+    """On an ensemble that is whole again after each."""
+
     kind = "zookeeper"
 
-    def start(self, kind=servers.Ensemble, **keywords):
-        lib.need_module("zookeeper")
-        try:
-            site = kind(**keywords)
-        except servers.Missing as missing:
-            self.skipTest(str(missing))
-        self.addCleanup(site.stop)
-        return site
+    def setUp(self):
+        self.site = self.ensemble()
+        self.addCleanup(self.site.revive)
+
+    def ensemble(self):
+        return lib.server("zookeeper-ensemble")
 
     def token(self, agent, fd):
         return int(lib.fields(agent.pread(fd, 4096, 0))["token"])
@@ -522,8 +523,10 @@ class Several(lib.Case):
 
 
 class Ensemble(Several):
+    costly = "ensemble"
+
     def setUp(self):
-        self.site = self.start()
+        super().setUp()
         url = self.site.url(self.site.namespace())
         self.a, self.b = self.tree(url, OPTIONS), self.tree(url, OPTIONS)
         self.holder, self.waiter = self.agent(), self.agent()
@@ -632,9 +635,10 @@ class Ensemble(Several):
 class Queue(Several):
     """Sessions with time enough to outlive an election."""
 
+    costly = Ensemble.costly
+
     def queued(self, count):
         """A holder and mounts that wait, in this order; [(agent, fd)]."""
-        self.site = self.start()
         namespace = self.site.namespace()
         queue = []
         for i in range(count):
@@ -694,8 +698,22 @@ class Queue(Several):
 class Parted(Several):
     """A follower that is cut off from its leader answers reads and pings, and would for half a minute."""
 
+    costly = "parted"
+
+    @classmethod
+    def setUpClass(cls):
+        lib.need_module("zookeeper")
+        try:
+            cls.parted = servers.PartedEnsemble(options=["syncLimit=150"])
+        except servers.Missing as missing:
+            raise unittest.SkipTest(str(missing)) from missing
+        cls.addClassCleanup(cls.parted.stop)  # the process is in its network until then
+
+    def ensemble(self):
+        return self.parted
+
     def setUp(self):
-        self.site = self.start(servers.PartedEnsemble, options=["syncLimit=150"])
+        super().setUp()
         self.leader = self.site.leader()
         self.follower, self.third = [x for x in self.site.servers if x is not self.leader]
         self.ns = self.site.namespace()

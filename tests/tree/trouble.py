@@ -176,9 +176,9 @@ class Refused:
         words = [b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n", b"SSH-2.0-OpenSSH_9.2\r\n",
                  b"\0" * 4096, b"\xff" * 4096, b"\r\n" * 3000, os.urandom(5000)]
         junk = [(x, close) for x in words + self.junk for close in (False, True)]
-        for i in range(0, len(junk), 8):
+        for i in range(0, len(junk), 16):
             # Together: each may take its whole time.
-            begun = [(x, self.begin(self.listener(*x))) for x in junk[i:i + 8]]
+            begun = [(x, self.begin(self.listener(*x))) for x in junk[i:i + 16]]
             for (words, close), mount in begun:
                 with self.subTest(junk=words[:20], close=close):
                     self.end(mount, *self.junk_words, within=2 * LEASE_S)

@@ -334,4 +334,4 @@ class Cut(Base, lib.Case):
 
 
 if __name__ == "__main__":
-    lib.main()
+    lib.main(240)
