@@ -141,18 +141,16 @@ static void on_data(int rc, const char *value, int len, const struct Stat *stat,
 static void on_children(int rc, const struct String_vector *strings, const void *data)
 {
 	struct zk_req *req = (struct zk_req *)data;
-	req->children = rc == ZOK ? strings : NULL;
-	/* The library hands out what it could not decode, too. */
-	bool whole = strings && strings->count >= 0 && (strings->count == 0 || strings->data);
-	int32_t count = 0;
-	while (whole && rc == ZOK && count < strings->count)
-		whole = strings->data[count] && ++count;
+	/* Of a long list only the beginning was looked at, and the library hands out what it could not decode. */
+	bool whole = rc == ZOK && strings->count >= 0 && (strings->count == 0 || strings->data);
+	for (int32_t i = 0; whole && i < strings->count; i++)
+		whole = strings->data[i] != NULL;
+	req->children = whole ? strings : NULL;
 	if (rc == ZOK && !whole) {
-		rc = ZDATAINCONSISTENCY;
-		/* It believed the count of the answer, up to 2^31, has memory for so many, and on our return would
-		 * look at each to free it: minutes, and 16 GiB of zeros. Nothing is behind the first that is missing. */
-		if (strings)
-			((struct String_vector *)strings)->count = count;
+		if (!req->conn->dead)
+			zk_conn_refuse(
+				req->conn, "says what makes no sense (a list that ends early)");
+		rc = ZCONNECTIONLOSS;
 	}
 	req_answer(req, rc);
 }
