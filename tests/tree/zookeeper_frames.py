@@ -42,7 +42,8 @@ class _Liar(proxy._Relay):  # pylint: disable=protected-access
 
         insert(HEX, TIMES)      these bytes, while no answer is due
         replace(OP, HEX)        behind the header of the next good answer to such a request
-        patch(OP, OFFSET, HEX)  in the next answer to such a request that is long enough; OP 0: in the next welcome
+        patch(OP, OFFSET, HEX, LEAST)   in the next answer to such a request that has so many bytes; OP 0: in the
+                                next welcome
         hold(OP, COUNT)         of the next good answer to such a request, for now, so many bytes arrive; release()
                                 the rest
         pieces(SIZE)            what arrives does so in such pieces, a millisecond apart; 0: as it is
@@ -63,8 +64,8 @@ class _Liar(proxy._Relay):  # pylint: disable=protected-access
     def do_replace(self, op, text):
         self.set("replace", op, bytes.fromhex(text))
 
-    def do_patch(self, op, offset, text):
-        self.set("patch", op, offset, bytes.fromhex(text))
+    def do_patch(self, op, offset, text, least):
+        self.set("patch", op, offset, bytes.fromhex(text), least)
 
     def do_hold(self, op, count):
         self.set("hold", op, count)
@@ -136,8 +137,8 @@ class _Liar(proxy._Relay):  # pylint: disable=protected-access
         return data
 
     def patch(self, _, data):
-        _, _, offset, text = self.lie
-        if len(data) >= offset + len(text):
+        _, _, offset, text, least = self.lie
+        if len(data) >= least:
             self.lie, self.told = None, True
             data = data[:offset] + text + data[offset + len(text):]
         return data
@@ -218,12 +219,22 @@ class Mounted(trouble.Holders, lib.Case):
     def log_count(self, words):
         return self.a.read_log().count(words)
 
+    def alive(self):
+        self.assertIsNone(self.a.process.poll(), "the daemon has ended")
+        return True
+
+    def wait_until(self, check, what):
+        lib.wait_until(lambda: self.alive() and check(), what)
+
+    def lied(self, ask=lambda: None):
+        self.wait_until(lambda: ask() or self.proxy.done(), "the lie")
+
     def survives(self, words=None, before=0):
         if words:
-            lib.wait_until(lambda: self.log_count(words) > before, f"'{words}' in the log")
-        self.assertIsNone(self.a.process.poll())
+            self.wait_until(lambda: self.log_count(words) > before, f"'{words}' in the log")
+        self.alive()
         self.holder.start("fsync", self.fd)
-        lib.wait_until(lambda: trouble.tries(self.a("locks/l")), "a lock", lib.PATIENCE_S)
+        self.wait_until(lambda: trouble.tries(self.a("locks/l")), "a lock")
         self.holder.result()
         self.assertEqual(lib.read(self.a(".tooz/state")), b"connected\n")
 
@@ -233,7 +244,7 @@ class Mounted(trouble.Holders, lib.Case):
             with self.subTest(words=words, lie=lie[:64].hex()):
                 before = self.log_count(words)
                 self.proxy.insert(lie.hex(), times)
-                lib.wait_until(self.proxy.done, "the lie")
+                self.lied()
                 self.survives(words, before)
 
     def answered(self, words, op, ask, *bodies):
@@ -241,7 +252,7 @@ class Mounted(trouble.Holders, lib.Case):
             with self.subTest(words=words, op=op, body=body[:64].hex()):
                 before = self.log_count(words)
                 self.proxy.replace(op, body.hex())
-                lib.wait_until(lambda: ask() or self.proxy.done(), "the lie")
+                self.lied(ask)
                 self.survives(words, before)
 
 
@@ -272,7 +283,7 @@ class Inserted(Mounted):
         watch, lies = lib.Stopwatch(), 0
         while watch.passed() < 2:
             self.proxy.insert(frame(1).hex(), 1)
-            lib.wait_until(self.proxy.done, "the lie")
+            self.lied()
             lies += 1
         self.survives("an answer to nothing")
         self.assertGreater(lies, 3)
@@ -310,9 +321,9 @@ class Answered(Mounted):
         for offset, value in ((0, ints(38)), (0, b"HTTP"), (8, ints(-1)), (8, ints((1 << 31) - 1)), (8, ints(0)),
                               (12, bytes(8)), (16, b"\x01\x02\x03\x04"), (20, ints(-1)), (20, ints(1 << 30)), (40, b"\1")):
             with self.subTest(offset=offset, value=value.hex()):
-                self.proxy.patch(0, offset, value.hex())
+                self.proxy.patch(0, offset, value.hex(), 40)
                 self.proxy.cut()
-                lib.wait_until(self.proxy.done, "the lie")
+                self.lied()
                 self.survives()
 
 
@@ -369,31 +380,32 @@ class Pieces(Mounted):
 
     def test_long_lies(self):
         self.many(3000)
-        # The count, and a name that is seen, or only by the library: which counts what it could read.
+        words = f"127.0.0.1:{self.proxy.port}: {NONSENSE} (a list"
+        # The count, a name that is looked at, and one that only the library sees.
         for offset in (20, 24, 24 + 52 * 2000):
             for value in (ints(3 << 24), ints(-1)):
-                self.proxy.patch(CHILDREN, offset, value.hex())
+                before = self.log_count(words)
+                self.proxy.patch(CHILDREN, offset, value.hex(), 100000)
 
                 def listed():
+                    name = self.b("groups/g", self.name())
+                    lib.write(name, b"")
                     with lib.suppressed():
                         os.listdir(self.a("groups/g"))
-                    return self.proxy.done()
-                lib.wait_until(lambda: self.lists() or listed(), "the lie")
-                self.survives()
+                    os.unlink(name)
+                self.lied(listed)
+                self.survives(words, before)
 
                 def whole():
                     with lib.suppressed():
                         return len(os.listdir(self.a("groups/g"))) == 3000
                 lib.wait_until(whole, "the members")
-                lib.write(self.b("groups/g/more"), b"")  # that it is asked again
-                lib.wait_until(lambda: os.path.exists(self.a("groups/g/more")), "the member")
-                os.unlink(self.b("groups/g/more"))
 
     def held_back(self, count):
         agent = self.agent()
         self.proxy.hold(CREATE, count)
         agent.start("open_flock", self.a("locks", self.name()), RW, EX)
-        lib.wait_until(self.proxy.done, "a part of an answer")
+        self.wait_until(self.proxy.done, "a part of an answer")
         return agent
 
     def test_waiting_costs_nothing(self):
