@@ -17,7 +17,6 @@
 #include "drivers/zookeeper/conn.h"
 
 #include <stdio.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <syslog.h>
 #include <uv.h>
@@ -27,7 +26,7 @@
 #include "drivers/zookeeper/request.h"
 #include "drivers/zookeeper/screen.h"
 
-enum { PATIENCE_MIN_MS = 400, STUCK_MAX = 100 };
+enum { PATIENCE_MIN_MS = 400 };
 enum { REPLIES_MAX = 64 }; /* read at once, before others have their turn */
 enum { HASTE_MS = 500, HASTE_MAX = 4, PAUSE_MIN_MS = 10, PAUSE_MAX_MS = 160 };
 
@@ -77,13 +76,6 @@ static void handshake_stamp(struct zk_conn *conn)
 		conn->handshake_ms = coord_now_ms(conn->loop);
 }
 
-static void sent_nothing(int rc, const struct Stat *stat, const void *data)
-{
-	(void)rc;
-	(void)stat;
-	(void)data;
-}
-
 static bool is_without_socket(struct zk_conn *conn)
 {
 	int state = zoo_state(conn->zh);
@@ -93,24 +85,9 @@ static bool is_without_socket(struct zk_conn *conn)
 /* The library sees the end of the stream when it reads next. */
 void zk_conn_reset(struct zk_conn *conn)
 {
-	conn->unread = conn->stuck = 0;
 	conn->was_reset = true;
 	if (conn->fd >= 0 && !is_without_socket(conn))
 		shutdown(conn->fd, SHUT_RDWR);
-}
-
-/* After a length that it has no memory for (each negative one) the library does not read again, and says
- * nothing: that would be a loop without end. */
-static bool conn_is_stuck(struct zk_conn *conn)
-{
-	int unread = 0;
-	if (conn->fd < 0 || ioctl(conn->fd, FIONREAD, &unread) < 0 || unread == 0 ||
-		unread < conn->unread)
-		conn->stuck = 0;
-	else
-		conn->stuck++;
-	conn->unread = unread;
-	return conn->stuck > STUCK_MAX;
 }
 
 void zk_conn_refuse(struct zk_conn *conn, const char *what)
@@ -156,12 +133,6 @@ static void conn_process(struct zk_conn *conn, int events)
 	int rc = ZOK;
 	for (unsigned i = 0; i < REPLIES_MAX && rc == ZOK && !conn->dead; i++) {
 		rc = conn_step(conn, events);
-		if (i == 0 && rc == ZNOTHING && conn_is_stuck(conn)) {
-			/* It sees that when it writes. */
-			zk_conn_reset(conn);
-			if (conn->connected)
-				zoo_aexists(conn->zh, "/", 0, sent_nothing, NULL);
-		}
 		events = ZOOKEEPER_READ;
 	}
 	if (!conn->dead)

@@ -24,7 +24,6 @@ struct zk_conn {
 	struct coord_loop *loop;
 	struct uv_poll_s *poll;
 	int fd, polled; /* polled: the events asked for, 0: none */
-	int unread, stuck; /* bytes that the library left lying, and how often */
 	int state; /* the library's, when it was last asked */
 	struct coord_timer timer, stall;
 	uint64_t patience_ms, patience_least_ms;
