@@ -412,8 +412,8 @@ class Pieces(Mounted):
         for count in (2, 10, 40):
             agent = self.held_back(count)
             before = self.cpu_s()
-            time.sleep(0.5)
-            self.assertLess(self.cpu_s() - before, 0.25)
+            time.sleep(1)
+            self.assertLess(self.cpu_s() - before, 0.1)
             self.assertFalse(agent.done())
             self.proxy.release()
             agent.result()
