@@ -127,7 +127,7 @@ def arguments():
     parser.add_argument("--no-install", action="store_true")
     parser.add_argument("--suite", action="append", default=[])
     # Most tests wait for something, a lease or a server, most of the time.
-    parser.add_argument("--jobs", type=int, default=3 * len(os.sched_getaffinity(0)))
+    parser.add_argument("--jobs", type=int, default=2 * len(os.sched_getaffinity(0)))
     parser.add_argument("--build-dir", default=os.path.join(ROOT, "build-tests"))
     return parser.parse_args()
 

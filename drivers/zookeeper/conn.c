@@ -17,7 +17,6 @@
 #include "drivers/zookeeper/conn.h"
 
 #include <stdio.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <syslog.h>
 #include <uv.h>
@@ -25,14 +24,16 @@
 #include "coord/driver.h"
 #include "coord/loop_uv.h"
 #include "drivers/zookeeper/request.h"
+#include "drivers/zookeeper/screen.h"
 
-enum { PATIENCE_MIN_MS = 400, STUCK_MAX = 100 };
+enum { PATIENCE_MIN_MS = 400 };
 enum { REPLIES_MAX = 64 }; /* read at once, before others have their turn */
 enum { HASTE_MS = 500, HASTE_MAX = 4, PAUSE_MIN_MS = 10, PAUSE_MAX_MS = 160 };
 
 /* Why the last connection, or the last attempt, ended. The library tells its log alone, on the thread that calls
  * it. */
 static _Thread_local char words[240];
+static _Thread_local bool words_stay; /* the library's are not the reason */
 
 const char *zk_conn_words(void)
 {
@@ -44,8 +45,9 @@ void zk_conn_log(const char *message)
 {
 	const char *text = strstr(message, ":ZOO_"), *socket = strstr(message, "Socket ");
 	char address[64], error[64], what[96];
-	if (socket && sscanf(socket, "Socket %63s zk retcode=%*d, errno=%*d(%63[^)]): %95[^\n]",
-			      address, error, what) == 3)
+	if (socket && !words_stay &&
+		sscanf(socket, "Socket %63s zk retcode=%*d, errno=%*d(%63[^)]): %95[^\n]", address,
+			error, what) == 3)
 		snprintf(words, sizeof(words), "%s: %s (%s)", address, what, error);
 	coord_log(LOG_DEBUG, "zookeeper: %s", text ? text + 1 : message);
 }
@@ -74,82 +76,50 @@ static void handshake_stamp(struct zk_conn *conn)
 		conn->handshake_ms = coord_now_ms(conn->loop);
 }
 
-static void sent_nothing(int rc, const struct Stat *stat, const void *data)
+static bool is_without_socket(struct zk_conn *conn)
 {
-	(void)rc;
-	(void)stat;
-	(void)data;
+	int state = zoo_state(conn->zh);
+	return state == 0 || state == ZOO_NOTCONNECTED_STATE;
 }
 
 /* The library sees the end of the stream when it reads next. */
 void zk_conn_reset(struct zk_conn *conn)
 {
-	conn->unread = conn->stuck = 0;
 	conn->was_reset = true;
-	if (conn->fd >= 0)
+	if (conn->fd >= 0 && !is_without_socket(conn))
 		shutdown(conn->fd, SHUT_RDWR);
 }
 
-/* After a length that it has no memory for (each negative one) the library does not read again, and says
- * nothing: that would be a loop without end. */
-static bool conn_is_stuck(struct zk_conn *conn)
+void zk_conn_refuse(struct zk_conn *conn, const char *what)
 {
-	int unread = 0;
-	if (conn->fd < 0 || ioctl(conn->fd, FIONREAD, &unread) < 0 || unread == 0 ||
-		unread < conn->unread)
-		conn->stuck = 0;
-	else
-		conn->stuck++;
-	conn->unread = unread;
-	return conn->stuck > STUCK_MAX;
-}
-
-/* The answer to the connection request has 36 or 37 bytes, and before them says so. Whatever else begins
- * otherwise; the library would wait for as many bytes as that seems to announce. */
-static bool is_stranger(struct zk_conn *conn)
-{
-	unsigned char text[33];
-	if (conn->fd < 0 || zoo_state(conn->zh) != ZOO_ASSOCIATING_STATE)
-		return false;
-	ssize_t n = recv(conn->fd, text, sizeof(text) - 1, MSG_PEEK | MSG_DONTWAIT);
-	if (n < 4 ||
-		(text[0] == 0 && text[1] == 0 && text[2] == 0 && text[3] >= 36 && text[3] <= 37))
-		return false;
-	text[n] = '\0';
-	for (ssize_t i = 0; i < n; i++)
-		text[i] = text[i] >= 0x20 && text[i] < 0x7f ? text[i] : '.';
-	snprintf(words, sizeof(words), "%s: not a ZooKeeper server (it says '%s')",
-		zoo_get_current_server(conn->zh), (const char *)text);
-	return true;
-}
-
-/* What it said is thrown away, so that the library sees the end at once. */
-static void dismiss(struct zk_conn *conn)
-{
-	char text[256];
-	for (int i = 0; i < 4096 && recv(conn->fd, text, sizeof(text), MSG_DONTWAIT) > 0; i++)
-		;
+	snprintf(words, sizeof(words), "%s: %s", zoo_get_current_server(conn->zh), what);
 	zk_conn_reset(conn);
+	/* What has arrived could still be read, and what will. */
+	struct sockaddr nobody = {.sa_family = AF_UNSPEC};
+	if (conn->fd >= 0 && !is_without_socket(conn))
+		(void)connect(conn->fd, &nobody, sizeof(nobody));
 }
 
 /* Lets the library read or write; what it says of an end that was our doing is not the reason. */
 static int conn_step(struct zk_conn *conn, int events)
 {
-	char why[sizeof(words)], server[64];
-	if ((events & ZOOKEEPER_READ) && is_stranger(conn))
-		dismiss(conn);
+	char server[64];
+	if ((events & ZOOKEEPER_READ) && !zk_screen(conn))
+		events &= ~ZOOKEEPER_READ;
+	if (!events)
+		return ZNOTHING;
 	bool asked = zoo_state(conn->zh) == ZOO_ASSOCIATING_STATE, ours = conn->was_reset;
-	if (asked || ours) {
-		memcpy(why, words, sizeof(why));
+	if (asked)
 		snprintf(server, sizeof(server), "%s", zoo_get_current_server(conn->zh));
-	}
 	handshake_stamp(conn);
+	words_stay = ours;
 	int rc = zookeeper_process(conn->zh, events);
+	words_stay = false;
+	if ((events & ZOOKEEPER_READ) && rc != ZNOTHING)
+		conn->admitted = false;
 	if (conn->dead || rc == ZOK || rc == ZNOTHING)
 		return rc;
-	if (ours)
-		memcpy(words, why, sizeof(words));
-	else if (asked)
+	if (asked && !ours)
 		snprintf(words, sizeof(words),
 			"%s: closes the connection: no ZooKeeper server, or one without a majority",
 			server);
@@ -163,12 +133,6 @@ static void conn_process(struct zk_conn *conn, int events)
 	int rc = ZOK;
 	for (unsigned i = 0; i < REPLIES_MAX && rc == ZOK && !conn->dead; i++) {
 		rc = conn_step(conn, events);
-		if (i == 0 && rc == ZNOTHING && conn_is_stuck(conn)) {
-			/* It sees that when it writes. */
-			zk_conn_reset(conn);
-			if (conn->connected)
-				zoo_aexists(conn->zh, "/", 0, sent_nothing, NULL);
-		}
 		events = ZOOKEEPER_READ;
 	}
 	if (!conn->dead)
@@ -185,8 +149,11 @@ static void on_poll(uv_poll_t *poll, int status, int events)
 	if (status < 0 || (events & UV_WRITABLE))
 		what |= ZOOKEEPER_WRITE;
 	loop->in_turn = true;
-	if (status < 0)
-		poll_drop(conn); /* it has stopped */
+	if (status < 0) { /* it has stopped, and what came before that is still there */
+		int fd = conn->fd;
+		poll_drop(conn);
+		conn->fd = fd;
+	}
 	conn_process(conn, what);
 	loop->in_turn = false;
 	coord_loop_run(loop);
@@ -207,17 +174,12 @@ static int poll_start(struct zk_conn *conn, int fd, int events)
 		poll->data = conn;
 		conn->poll = poll;
 		conn->fd = fd;
+		zk_screen_wake(conn, 1);
 	}
 	if (conn->polled == events)
 		return 0;
 	conn->polled = events;
 	return uv_poll_start(conn->poll, events, on_poll);
-}
-
-static bool is_without_socket(struct zk_conn *conn)
-{
-	int state = zoo_state(conn->zh);
-	return state == 0 || state == ZOO_NOTCONNECTED_STATE;
 }
 
 /* The library has tried to connect: when may it do so again? */
@@ -367,6 +329,7 @@ int zk_conn_new(struct coord_loop *loop, const char *addresses, int timeout_ms, 
 		return -ENOMEM;
 	*conn = (struct zk_conn){.loop = loop,
 		.fd = -1,
+		.low_water = 1,
 		.timer.fn = on_timer,
 		.stall.fn = on_stall,
 		.kick.fn = on_kick,

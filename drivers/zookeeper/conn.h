@@ -24,7 +24,6 @@ struct zk_conn {
 	struct coord_loop *loop;
 	struct uv_poll_s *poll;
 	int fd, polled; /* polled: the events asked for, 0: none */
-	int unread, stuck; /* bytes that the library left lying, and how often */
 	int state; /* the library's, when it was last asked */
 	struct coord_timer timer, stall;
 	uint64_t patience_ms, patience_least_ms;
@@ -33,6 +32,9 @@ struct zk_conn {
 	void *user;
 	bool connected, dead, failed;
 	bool was_reset; /* the present connection ends by our doing */
+	bool auth; /* the library tells servers a user and a password */
+	bool admitted; /* the library may read on, up to the end of a frame */
+	int low_water; /* of the socket: bytes that wake us */
 	unsigned hasty; /* how many attempts in a row were soon followed by the next */
 	uint64_t tried_ms, try_ms; /* the last one; none before that */
 	uint64_t handshake_ms; /* just before the connection request that succeeded left */
@@ -50,6 +52,8 @@ void zk_conn_expect(struct zk_conn *);
 void zk_conn_calm(struct zk_conn *);
 /* Goes to the next server, in the same session. */
 void zk_conn_reset(struct zk_conn *);
+/* The same at once, because of what this one says. Nothing of it is read any more. */
+void zk_conn_refuse(struct zk_conn *, const char *what);
 /* For the library's node watches; the context is the connection. */
 void zk_conn_watch(zhandle_t *, int type, int state, const char *path, void *context);
 /* Why there is no connection, or not the last one: address and reason, for a human; "": not known. On the loop. */

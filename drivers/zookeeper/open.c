@@ -393,11 +393,13 @@ static void resolved(void *user, const char *addresses, const char *why)
 	zs->addresses = strdup(addresses);
 	int r = zk_conn_new(zs->loop, addresses, (int)config->membership_timeout_ms,
 		!coord_config_bool(config, "randomize_hosts"), &events, zs, &zs->conn);
-	if (!r && zs->auth)
+	if (!r && zs->auth) {
+		zs->conn->auth = true;
 		r = zoo_add_auth(zs->conn->zh, "digest", zs->auth, (int)strlen(zs->auth), NULL,
 			    NULL) == ZOK
 			    ? 0
 			    : -ENOMEM;
+	}
 	if (r)
 		open_fail(zs, r);
 }

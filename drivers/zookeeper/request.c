@@ -51,14 +51,15 @@ int zk_error(int rc, enum coord_sent *ret_sent)
 
 /* ---- Requests ---- */
 
-static struct zk_req *req_new(
-	struct zk_session *zs, struct coord_op *op, const char *path, zk_done *done, void *user)
+static struct zk_req *req_new(struct zk_session *zs, struct coord_op *op, enum zk_reply reply,
+	const char *path, zk_done *done, void *user)
 {
 	size_t len = strlen(path) + 1;
 	struct zk_req *req = malloc(sizeof(*req) + len);
 	if (!req)
 		return NULL;
-	*req = (struct zk_req){.conn = zs->conn, .zs = zs, .op = op, .done = done, .user = user};
+	*req = (struct zk_req){
+		.conn = zs->conn, .zs = zs, .op = op, .done = done, .user = user, .reply = reply};
 	memcpy(req->path, path, len);
 	coord_list_init(&req->op_link);
 	coord_list_add(&zs->conn->reqs, &req->link);
@@ -96,7 +97,7 @@ static void req_answer(struct zk_req *req, int rc)
 	req->rc = rc;
 	/* A code that no server gives: what comes over this connection cannot be relied upon. */
 	if (!req->conn->dead && zk_error(rc, &sent) == -EIO) {
-		zk_conn_reset(req->conn);
+		zk_conn_refuse(req->conn, "answers with an error that no server has");
 		req->rc = ZCONNECTIONLOSS;
 	}
 	if (!req->conn->dead && !req->orphan)
@@ -140,18 +141,16 @@ static void on_data(int rc, const char *value, int len, const struct Stat *stat,
 static void on_children(int rc, const struct String_vector *strings, const void *data)
 {
 	struct zk_req *req = (struct zk_req *)data;
-	req->children = rc == ZOK ? strings : NULL;
-	/* The library hands out what it could not decode, too. */
-	bool whole = strings && strings->count >= 0 && (strings->count == 0 || strings->data);
-	int32_t count = 0;
-	while (whole && rc == ZOK && count < strings->count)
-		whole = strings->data[count] && ++count;
+	/* Of a long list only the beginning was looked at, and the library hands out what it could not decode. */
+	bool whole = rc == ZOK && strings->count >= 0 && (strings->count == 0 || strings->data);
+	for (int32_t i = 0; whole && i < strings->count; i++)
+		whole = strings->data[i] != NULL;
+	req->children = whole ? strings : NULL;
 	if (rc == ZOK && !whole) {
-		rc = ZDATAINCONSISTENCY;
-		/* It believed the count of the answer, up to 2^31, has memory for so many, and on our return would
-		 * look at each to free it: minutes, and 16 GiB of zeros. Nothing is behind the first that is missing. */
-		if (strings)
-			((struct String_vector *)strings)->count = count;
+		if (!req->conn->dead)
+			zk_conn_refuse(
+				req->conn, "says what makes no sense (a list that ends early)");
+		rc = ZCONNECTIONLOSS;
 	}
 	req_answer(req, rc);
 }
@@ -185,7 +184,7 @@ static void on_multi(int rc, const void *data)
 int zk_create(struct zk_session *zs, struct coord_op *op, const char *path, struct coord_bytes data,
 	int mode, zk_done *done, void *user)
 {
-	struct zk_req *req = req_new(zs, op, path, done, user);
+	struct zk_req *req = req_new(zs, op, ZK_REPLY_CREATED, path, done, user);
 	if (!req)
 		return -ENOMEM;
 	return req_sent(req, zoo_acreate2(zs->conn->zh, req->path, data.len ? data.data : "",
@@ -195,7 +194,7 @@ int zk_create(struct zk_session *zs, struct coord_op *op, const char *path, stru
 int zk_delete(struct zk_session *zs, struct coord_op *op, const char *path, int version,
 	zk_done *done, void *user)
 {
-	struct zk_req *req = req_new(zs, op, path, done, user);
+	struct zk_req *req = req_new(zs, op, ZK_REPLY_NOTHING, path, done, user);
 	if (!req)
 		return -ENOMEM;
 	return req_sent(req, zoo_adelete(zs->conn->zh, req->path, version, on_void, req));
@@ -210,7 +209,7 @@ static watcher_fn watcher(struct zk_req *req, bool watch)
 int zk_get(struct zk_session *zs, struct coord_op *op, const char *path, bool watch, zk_done *done,
 	void *user)
 {
-	struct zk_req *req = req_new(zs, op, path, done, user);
+	struct zk_req *req = req_new(zs, op, ZK_REPLY_DATA, path, done, user);
 	if (!req)
 		return -ENOMEM;
 	return req_sent(req,
@@ -220,7 +219,7 @@ int zk_get(struct zk_session *zs, struct coord_op *op, const char *path, bool wa
 int zk_exists(struct zk_session *zs, struct coord_op *op, const char *path, bool watch,
 	zk_done *done, void *user)
 {
-	struct zk_req *req = req_new(zs, op, path, done, user);
+	struct zk_req *req = req_new(zs, op, ZK_REPLY_STAT, path, done, user);
 	if (!req)
 		return -ENOMEM;
 	return req_sent(req,
@@ -230,7 +229,7 @@ int zk_exists(struct zk_session *zs, struct coord_op *op, const char *path, bool
 int zk_children(struct zk_session *zs, struct coord_op *op, const char *path, bool watch,
 	zk_done *done, void *user)
 {
-	struct zk_req *req = req_new(zs, op, path, done, user);
+	struct zk_req *req = req_new(zs, op, ZK_REPLY_CHILDREN, path, done, user);
 	if (!req)
 		return -ENOMEM;
 	return req_sent(req, zoo_awget_children(zs->conn->zh, req->path, watcher(req, watch),
@@ -240,7 +239,7 @@ int zk_children(struct zk_session *zs, struct coord_op *op, const char *path, bo
 int zk_set(struct zk_session *zs, struct coord_op *op, const char *path, struct coord_bytes data,
 	int version, zk_done *done, void *user)
 {
-	struct zk_req *req = req_new(zs, op, path, done, user);
+	struct zk_req *req = req_new(zs, op, ZK_REPLY_STAT, path, done, user);
 	if (!req)
 		return -ENOMEM;
 	return req_sent(req, zoo_aset(zs->conn->zh, req->path, data.len ? data.data : "",
@@ -249,7 +248,7 @@ int zk_set(struct zk_session *zs, struct coord_op *op, const char *path, struct 
 
 void zk_watch_remove(struct zk_session *zs, const char *path)
 {
-	struct zk_req *req = req_new(zs, NULL, path, zk_ignore, NULL);
+	struct zk_req *req = req_new(zs, NULL, ZK_REPLY_NOTHING, path, zk_ignore, NULL);
 	if (!req)
 		return;
 	/* Its sister for one watcher leaves the server's watch alone. And the header says a pointer to the
@@ -261,7 +260,7 @@ void zk_watch_remove(struct zk_session *zs, const char *path)
 
 int zk_sync(struct zk_session *zs, struct coord_op *op, const char *path, zk_done *done, void *user)
 {
-	struct zk_req *req = req_new(zs, op, path, done, user);
+	struct zk_req *req = req_new(zs, op, ZK_REPLY_PATH, path, done, user);
 	if (!req)
 		return -ENOMEM;
 	return req_sent(req, zoo_async(zs->conn->zh, req->path, on_sync, req));
@@ -270,7 +269,7 @@ int zk_sync(struct zk_session *zs, struct coord_op *op, const char *path, zk_don
 int zk_confirm(
 	struct zk_session *zs, struct coord_op *op, const char *path, zk_done *done, void *user)
 {
-	struct zk_req *req = req_new(zs, op, path, done, user);
+	struct zk_req *req = req_new(zs, op, ZK_REPLY_CHECK, path, done, user);
 	if (!req)
 		return -ENOMEM;
 	zoo_check_op_init(&req->ops[0], req->path, -1);
@@ -280,7 +279,7 @@ int zk_confirm(
 int zk_replace(struct zk_session *zs, struct coord_op *op, const char *path, int version,
 	struct coord_bytes data, zk_done *done, void *user)
 {
-	struct zk_req *req = req_new(zs, op, path, done, user);
+	struct zk_req *req = req_new(zs, op, ZK_REPLY_REPLACE, path, done, user);
 	if (!req)
 		return -ENOMEM;
 	req->value = malloc(data.len + 1);
@@ -299,7 +298,7 @@ int zk_replace(struct zk_session *zs, struct coord_op *op, const char *path, int
 int zk_delete_both(struct zk_session *zs, struct coord_op *op, const char *path, const char *parent,
 	zk_done *done, void *user)
 {
-	struct zk_req *req = req_new(zs, op, path, done, user);
+	struct zk_req *req = req_new(zs, op, ZK_REPLY_DELETE_BOTH, path, done, user);
 	if (!req)
 		return -ENOMEM;
 	req->value = strdup(parent);

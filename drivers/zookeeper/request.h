@@ -10,6 +10,7 @@
 #include <zookeeper/zookeeper.h>
 
 #include "coord/driver.h"
+#include "drivers/zookeeper/frames.h"
 
 struct zk_session;
 struct zk_conn;
@@ -23,6 +24,7 @@ struct zk_req {
 	bool orphan; /* nobody waits for it any more */
 	void (*done)(struct zk_req *);
 	void *user;
+	enum zk_reply reply; /* what kind of answer is due */
 	uint64_t sent_ms;
 	/* The answer; everything is the library's, for the time of done. */
 	int rc;

@@ -5,6 +5,7 @@
  *   zookeeper.c  the vtable, options
  *   hosts.c      host lists, resolved off the loop
  *   conn.c       the client library on the loop
+ *   screen.c     looks at what a server says before the library does
  *   request.c    its requests and error codes
  *   open.c       from the host names to the claim on the member id
  *   takeover.c   ends sessions that a dead process left
@@ -13,7 +14,7 @@
  *   looks.c      who holds what; breaking
  *   groups.c, members.c
  *   watch.c      watches
- *   paths.c, digest.c  pure functions
+ *   paths.c, digest.c, frames.c  pure functions
  */
 #ifndef ZK_SESSION_H
 #define ZK_SESSION_H

@@ -70,8 +70,9 @@ static void takeover_work(struct coord_job *job)
 		NULL, ZOO_NO_LOG_CLIENTENV, zk_conn_log);
 	if (!zh)
 		return;
-	while (zoo_state(zh) != ZOO_CONNECTED_STATE && !is_unrecoverable(zh) &&
-		(now = now_ms()) < end)
+	/* Once it is connected, in whatever way, nothing is read any more: nobody would look at it before the library. */
+	while (zoo_state(zh) != ZOO_CONNECTED_STATE && zoo_state(zh) != ZOO_READONLY_STATE &&
+		!is_unrecoverable(zh) && (now = now_ms()) < end)
 		turn(zh, end - now);
 	zookeeper_close(zh);
 }
