@@ -460,9 +460,12 @@ class Round:
         h = history.History(self.events(), self.store.leased)
         late, excused = h.notices()
         unexplained, disorder = h.unguarded()
+        # A share has the token of the first who shared.
         may_fail = {"two held at once": h.exclusion(), "told too late": late, "wrote too late": unexplained,
-                    "memberships forgotten": self.forgotten}
-        must = {"tokens": h.tokens(), "guard": h.guarded(self.guarded_log()), "waiters": h.forgotten(),
+                    "memberships forgotten": self.forgotten, "shares behind a writer": h.tokens("s"),
+                    "shares that the guard refused": h.refusals("s")}
+        must = {"tokens": h.tokens("x"), "refused": h.refusals("x"), "guard": h.guarded(self.guarded_log()),
+                "waiters": h.forgotten(),
                 "lost for good": h.wrong, "mounts": self.wrong, "logs": self.reports_of_sanitizers()}
         if self.store.promises:
             must.update(may_fail)

@@ -193,8 +193,8 @@ class History:
             before.append(hold)
         return [text for _, _, text in late], [(seconds, why) for seconds, why, _ in excused]
 
-    def tokens(self):
-        """Who asked after another one was told that he holds has a greater token than he."""
+    def tokens(self, modes="xs"):
+        """Who asked after another one was told that he holds, in one of these modes, has a greater token than he."""
         found = []
         by_lock = collections.defaultdict(list)
         for hold in self.holds:
@@ -208,23 +208,26 @@ class History:
                 top.append(best)
                 alone = ([hold] if hold.mode == "x" else []) + [h for h in top_exclusive[-1:] if h]
                 top_exclusive.append(max(alone, key=lambda h: h.token) if alone else None)
-            for hold in holds:
+            for hold in (h for h in holds if h.mode in modes):
                 at = bisect.bisect_left(times, hold.want) - 1
                 earlier = None if at < 0 else (top if hold.mode == "x" else top_exclusive)[at]
                 if earlier and earlier.token >= hold.token:
                     found.append(f"token {hold.token} after {earlier.token}: {earlier!r}; {hold!r}")
         return found
 
-    def guarded(self, log):
-        """log: (lock, token) in the order of the resource. Nor may it refuse who can prove that he holds."""
+    def refusals(self, modes="xs"):
+        """The guard may not refuse who can prove that he holds, in one of these modes."""
+        return [f"a holder's token was refused, the guard had seen {e['last']}: {hold!r}"
+                for e, hold in self.refused if hold.clean > e["t"] and hold.mode in modes]
+
+    @staticmethod
+    def guarded(log):
+        """log: (lock, token) in the order of the resource."""
         found, last = [], {}
         for lock, token in log:
             if token < last.get(lock, 0):
                 found.append(f"the guarded log of {lock} has {token} after {last[lock]}")
             last[lock] = token
-        for e, hold in self.refused:
-            if hold.clean > e["t"]:
-                found.append(f"a holder's token was refused, the guard had seen {e['last']}: {hold!r}")
         return found
 
     def unguarded(self):

@@ -114,6 +114,12 @@ class Checker(unittest.TestCase):
         """The one who asked first may be granted first, and be told last."""
         self.good(hold("a", 2, None, 2.1, 12) + hold("b", 3, 4, 4.1, 11, mount=1, asked=1))
 
+    def test_modes(self):
+        events = hold("a", 1, 2, 2.1, 14) + hold("b", 3, 4, 4.1, 10, mode="s") + [ev("refused", "b", 3.5, last=14)]
+        h = history.History(events)
+        self.assertEqual([len(h.tokens(m)) for m in ("x", "s", "xs")], [0, 1, 1])
+        self.assertEqual([len(h.refusals(m)) for m in ("x", "s", "xs")], [0, 1, 1])
+
     def test_guarded(self):
         h = history.History([])
         self.assertEqual(h.guarded([("l", 1), ("l", 1), ("k", 1), ("l", 3)]), [])
@@ -121,8 +127,8 @@ class Checker(unittest.TestCase):
 
     def test_refused_though_he_holds(self):
         events = hold("a", 1, 2, 2.1, 12)
-        self.assertEqual(len(history.History(events + [ev("refused", "a", 1.5, last=14)]).guarded([])), 1)
-        self.assertEqual(history.History(events + [ev("refused", "a", 2.05, last=14)]).guarded([]), [])
+        self.assertEqual(len(history.History(events + [ev("refused", "a", 1.5, last=14)]).refusals()), 1)
+        self.assertEqual(history.History(events + [ev("refused", "a", 2.05, last=14)]).refusals(), [])
 
     def test_unguarded(self):
         def line(w, t, c, token, mount):
