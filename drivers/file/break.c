@@ -10,7 +10,7 @@
 
 #include <stdio.h>
 
-#define BREAK_MAX_MS 1000
+#define BREAK_MAX_MS 900 /* before who asked gives up, after a second */
 #define BREAK_LOOK_MS 5
 #define BREAK_NAME 64
 
