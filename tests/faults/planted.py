@@ -17,7 +17,7 @@ import tempfile
 
 ROOT = os.path.realpath(os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", ".."))
 PATCHES = os.path.join(ROOT, "tests", "faults", "planted")
-UNITS = ("session_test", "locks_test", "members_test", "answers_test")
+UNITS = ("session_test", "stop_test", "locks_test", "members_test", "answers_test")
 
 
 def run(*argv, **keywords):
