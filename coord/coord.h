@@ -34,7 +34,8 @@ int coord_new(struct coord_loop *, struct coord_config *, const struct coord_not
 	struct coord **ret, char **ret_error);
 void coord_start(struct coord *);
 /* Loses (tells) every holding and ends every wait with -ESHUTDOWN; gives those who were told the time to unlock or
- * free their holdings, a grace at most; then releases everything, leaves every group, closes. Then stopped(). */
+ * free their holdings, a grace at most; then releases everything, leaves every group, closes, for which it waits
+ * two seconds for a backend that is away. Then stopped(). */
 void coord_stop(struct coord *);
 /* The holders of a stop that waits for them get no more time. false: it does not, or not any more. */
 bool coord_stop_hurry(struct coord *);
