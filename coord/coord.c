@@ -128,11 +128,16 @@ static void stop_hold_over(struct coord_timer *timer)
 	stop_release(coord_container(timer, struct coord, session.stop_timer));
 }
 
-static void stop_release(struct coord *coord)
+static void stop_patience(struct coord *coord)
 {
 	uint64_t by_ms = coord_now_ms(coord->loop) + STOP_AWAY_MS;
 	coord->away_by_ms = by_ms < coord->stop_by_ms ? by_ms : coord->stop_by_ms;
+}
+
+static void stop_release(struct coord *coord)
+{
 	coord->holding_back = false;
+	stop_patience(coord);
 	/* After what the releases defer. */
 	coord_loop_undefer(coord->loop, &coord->stop_task);
 	coord->session.stop_timer.fn = stop_deadline;
@@ -162,6 +167,14 @@ void core_stop_check(struct coord *coord)
 	core_session_close(coord);
 }
 
+void core_stop_away(struct coord *coord)
+{
+	if (!coord->stopping || coord->holding_back)
+		return;
+	stop_patience(coord);
+	core_stop_check(coord);
+}
+
 void core_stop_ended(struct coord *coord)
 {
 	if (coord->stopped)
@@ -181,8 +194,8 @@ static void log_left_behind(const struct coord *coord)
 			coord->left_behind, coord->left_behind == 1 ? " stays" : "s stay");
 	else if (coord->session.there)
 		coord_log(LOG_WARNING,
-			"the backend is away: what this mount was there stays until the lease "
-			"ends");
+			"the backend is away: the memberships and the member id of this mount stay "
+			"there until the lease ends");
 }
 
 static void stop_finish(struct coord *coord)

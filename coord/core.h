@@ -285,6 +285,8 @@ void core_set_state(struct coord *, enum coord_state);
 void core_count_latency(struct coord *, enum coord_call, uint64_t us);
 /* Something that a stop waits for may have ended. */
 void core_stop_check(struct coord *);
+/* The connection is down: during a stop, it is waited for from now on. */
+void core_stop_away(struct coord *);
 /* During a stop: the backend has let go of everything. */
 void core_stop_ended(struct coord *);
 int core_away(const struct coord *); /* what calls end with that nobody answered */

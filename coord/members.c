@@ -525,7 +525,8 @@ static void rejoin_done(struct coord_op *op, void *user)
 			membership->rejoining = false;
 			char what[160];
 			snprintf(what, sizeof(what), "could not be joined again: %s",
-				strerror(-op->status));
+				op->status == -ENOENT ? "its group is gone"
+						      : strerror(-op->status));
 			log_member(membership, what);
 		} /* else the next epoch tries again */
 	}
@@ -670,12 +671,14 @@ void core_members_grant_lost(struct core_grant *grant)
 	struct coord *coord = membership->coord;
 	bool gone = grant->gone, late = grant->late;
 	/* Removed by somebody it stays away; lost in any other way it is joined again. */
-	membership->rejoining = !gone && !is_left_for_good(membership);
+	membership->rejoining = !gone && !is_left_for_good(membership) && !coord->stopping;
 	membership_dropped(membership); /* and the grant is freed */
 	if (gone)
 		log_member(membership, "was removed by somebody else");
 	else if (late && membership->rejoining)
-		log_member(membership, "is joined again: its lease was not renewed in time");
+		log_member(membership,
+			"was lost: its lease was not renewed in time; it is joined again when the "
+			"backend is back");
 	if (!membership->op)
 		coord_loop_defer(coord->loop, &membership->start);
 }

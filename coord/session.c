@@ -630,6 +630,7 @@ void coord_session_event(struct coord_session *session, uint32_t epoch, enum coo
 		core_set_state(coord, COORD_SUSPENDED);
 		grants_lost(coord, false, COORD_LOSS_CONNECTION,
 			"the connection to the backend is down");
+		core_stop_away(coord);
 		break;
 	case COORD_EVENT_CONNECTED:
 		if (session->connected)

@@ -286,8 +286,25 @@ static void stop_in_an_outage(void **state)
 	assert_false(world_flag(&site.world, &CLIENT->stopped, 1900));
 	assert_true(world_flag(&site.world, &CLIENT->stopped, 300));
 	coord_log_to(NULL);
-	assert_non_null(strstr(said, "what this mount was there stays until the lease ends\n"));
+	assert_non_null(
+		strstr(said, "the member id of this mount stay there until the lease ends\n"));
 	leave();
+}
+
+/* With what is to be released under way. */
+static void stop_whose_connection_drops(void **state)
+{
+	(void)state;
+	struct taker held, next;
+	stop_open(&held, &next);
+	sim_pause(&site.server_host, true);
+	sim_run(SIM, HOLD_MS + 500);
+	fake_break(site.server, "m0", 100000);
+	assert_true(world_flag(&site.world, &CLIENT->stopped, 2500));
+	assert_non_null(strstr(said, "1 lock stays there until the lease ends\n"));
+	sim_pause(&site.server_host, false);
+	sim_run(SIM, 10000);
+	stop_ends(&held, &next);
 }
 
 /* When it is over nothing begins any more, whatever is heard then. */
@@ -372,6 +389,7 @@ int main(void)
 		cmocka_unit_test(stop_of_a_session_that_ended),
 		cmocka_unit_test(stop_in_an_interruption),
 		cmocka_unit_test(stop_in_an_outage),
+		cmocka_unit_test(stop_whose_connection_drops),
 		cmocka_unit_test(stop_without_answers),
 		cmocka_unit_test(stop_without_holders),
 		cmocka_unit_test(stop_while_opening),
