@@ -145,6 +145,7 @@ class Examples(lib.Case):
         os.makedirs(tools)
         if os.environ.get("TOOZ_RUN"):
             os.symlink(os.environ["TOOZ_RUN"], os.path.join(tools, "tooz-run"))
+        os.symlink(lib.TOOZFS, os.path.join(tools, "toozfs"))
         self.env = dict(os.environ, HOME=self.home, EXAMPLES_LOG=self.log, LC_ALL="C.UTF-8",
                         PATH=f"{tools}:/usr/sbin:/usr/bin:/sbin:/bin")
         self.tools = tools
