@@ -107,6 +107,7 @@ struct core_release {
 	struct coord_list link; /* in the lock's releases */
 	struct coord_list waits; /* who wants to know */
 	uint64_t stamp; /* core_views_stamp */
+	bool was_held; /* until now, as far as we know: else the lock may well be another's */
 	bool sent; /* or it will be, see core_grant_release_lost; false: there was no memory for the op */
 };
 

@@ -256,9 +256,9 @@ static void release_done(struct coord_op *op, void *user)
 		grant->grant.epoch == coord->session.epoch)
 		coord_log(LOG_ERR, "a release failed: %s", strerror(-status));
 	coord_list_remove(&release->link);
-	if (status == 0 && grant->grant.mode == COORD_EXCLUSIVE)
+	if (status == 0 && release->was_held && grant->grant.mode == COORD_EXCLUSIVE)
 		core_views_freed(coord, lock->key.kind, lock->key.name, release->stamp);
-	else /* others may share it still */
+	else /* others may share it still, or hold what was lost */
 		core_views_touch(coord, lock->key.kind, lock->key.name);
 	core_release_answer(release);
 	core_grant_free(grant);
@@ -287,9 +287,10 @@ static void release_begin(struct core_lock *lock, struct core_grant *grant)
 {
 	struct coord *coord = lock->coord;
 	struct core_release *release = &grant->release;
+	bool was_held = grant->held;
 	grant->held = false;
 	coord_timer_stop(coord->loop, &grant->until);
-	*release = (struct core_release){
+	*release = (struct core_release){.was_held = was_held,
 		.stamp = core_views_stamp(coord, lock->key.kind, lock->key.name)};
 	coord_list_init(&release->waits);
 	coord_list_add(&lock->releases, &release->link);

@@ -7,6 +7,7 @@ the older. The newer is played here by its keys: that is all there is of it on t
 import errno
 import fcntl
 import os
+import signal
 import time
 import uuid
 
@@ -309,6 +310,18 @@ class Leaders(Redis):
         self.told_of_loss(fd)
         wait_until(lambda: self.leader() == b"", "a leader without a name", 1 * lib.SLOW)
         self.assertEqual(self.leader(), b"")
+
+
+    def test_python_leads_before_the_loss_is_noticed(self):
+        """What was lost is not free."""
+        fd = self.held("leaders/g")
+        self.mount.process.send_signal(signal.SIGSTOP)
+        for key in (self.plain("leader_of_g"), self.old(b"leader_of_g")):
+            self.server("DEL", key)
+        self.server("SET", self.plain("leader_of_g"), "theirs", "PX", 60000)
+        self.mount.process.send_signal(signal.SIGCONT)
+        self.told_of_loss(fd)
+        wait_until(lambda: self.leader() == b"", "a leader without a name", 1 * lib.SLOW)
 
 
 class End(Redis):
