@@ -551,7 +551,7 @@ struct seek {
 	pid_t sid;
 	int32_t lineage[DEPTH_MAX]; /* the caller and its ancestors */
 	size_t depth;
-	bool own, others; /* some are of that uid, some are not */
+	bool own; /* some are of that uid */
 	bool shared;
 };
 
@@ -579,7 +579,6 @@ static bool is_callers(void *user, struct coord_holding *held)
 	const struct fs_holding *holding = coord_holding_user(held);
 	bool own = holding->taker_uid == seek->uid;
 	seek->own |= own;
-	seek->others |= !own;
 	seek->shared |= coord_holding_mode(held) == COORD_SHARED;
 	return own && (same_work(seek, (int32_t)holding->taker_pid) ||
 			      same_work(seek, fs_holding_handle(holding)->opener_pid));
@@ -634,7 +633,7 @@ void fs_held_unlink(fuse_req_t req, struct fs_inode *dir, const char *file)
 		fuse_reply_err(req, EACCES);
 		return;
 	}
-	if (!any && (seek.others || seek.shared)) {
+	if (!any && seek.shared) {
 		/* The shares of others, here and on other hosts, stay. */
 		while ((held = coord_lock_holders(
 				fs->coord, kind_of(dir->kind), name, is_of_caller, &seek)))

@@ -137,7 +137,7 @@ struct fs_trace *fs_trace_new(struct fs *fs, int32_t tid, uint32_t uid)
 {
 	struct fs_trace trace;
 	int32_t pid = fs->onloss ? fs_process_of(tid) : 0;
-	if (!pid || fs_trace_read(pid, &trace, NULL) < 0)
+	if (!pid || fs_trace_read(pid, &trace) < 0)
 		return NULL;
 	struct fs_trace *copy = malloc(sizeof(*copy));
 	if (!copy)
@@ -242,7 +242,7 @@ static int compare_bystanders(const void *a, const void *b)
 /* Did the process with that number start then? It is asked only of those with the right number: that may hang. */
 static bool started(struct look *look, int32_t pid, uint64_t start)
 {
-	if (look->last.pid != pid && fs_trace_read(pid, &look->last, NULL) < 0)
+	if (look->last.pid != pid && fs_trace_read(pid, &look->last) < 0)
 		look->last = (struct fs_trace){0};
 	return look->last.pid == pid && look->last.start == start;
 }

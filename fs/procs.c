@@ -33,7 +33,7 @@ static ssize_t read_file(const char *path, char *buf, size_t size)
 	return (ssize_t)len;
 }
 
-int fs_trace_read(int32_t pid, struct fs_trace *ret, int32_t *ret_parent)
+int fs_trace_read(int32_t pid, struct fs_trace *ret)
 {
 	char path[64], text[1024];
 	snprintf(path, sizeof(path), "/proc/%" PRId32 "/stat", pid);
@@ -42,16 +42,13 @@ int fs_trace_read(int32_t pid, struct fs_trace *ret, int32_t *ret_parent)
 		return (int)n;
 	/* The name in parentheses may hold anything. */
 	const char *at = strrchr(text, ')');
-	int32_t parent;
 	struct fs_trace trace = {.pid = pid};
 	if (!at || sscanf(at + 1,
-			   " %*c %" SCNd32 " %" SCNd32 " %" SCNd32
+			   " %*c %*d %" SCNd32 " %" SCNd32
 			   " %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %" SCNu64,
-			   &parent, &trace.pgrp, &trace.sid, &trace.start) != 4)
+			   &trace.pgrp, &trace.sid, &trace.start) != 3)
 		return -EBADMSG;
 	*ret = trace;
-	if (ret_parent)
-		*ret_parent = parent;
 	return 0;
 }
 

@@ -20,8 +20,8 @@ struct fs_trace {
 	uint64_t start;
 };
 
-/* All but the uid. May hang. ret_parent may be NULL. Returns 0 or -errno. */
-int fs_trace_read(int32_t pid, struct fs_trace *ret, int32_t *ret_parent);
+/* All but the uid. May hang. Returns 0 or -errno. */
+int fs_trace_read(int32_t pid, struct fs_trace *ret);
 
 /* The process of a thread, or its parent; 0: unknown. */
 int32_t fs_process_of(int32_t tid);
